@@ -1,0 +1,1 @@
+"""YAML presets that ship with scanloom; one file is one reproducible run."""

@@ -1,0 +1,1 @@
+"""Domain steps of scanloom, each usable from a notebook without an orchestrator."""
