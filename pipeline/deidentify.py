@@ -1,0 +1,44 @@
+"""Keyed pseudonyms, UIDs and date shifts: stable within a workspace, unlinkable without its key.
+
+HMAC-SHA-256 (RFC 2104) of the original value under the workspace's key. UIDs take the 2.25 form of PS3.5 B.2.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+_PSEUDONYM_DIGITS = 10
+
+
+@dataclass(frozen=True)
+class Pseudonymizer:
+    """Maps identities to pseudonyms.
+
+    Args:
+        key: the workspace's secret key.
+    """
+
+    key: bytes
+
+    def subject(self, patient_id: str) -> str:
+        """Pseudonym of a patient, e.g. ``sub-4f1c09ab2e`` (BIDS subject label)."""
+        return "sub-" + self._digest("subject", patient_id).hex()[:_PSEUDONYM_DIGITS]
+
+    def series(self, series: str) -> str:
+        """Pseudonym of a series."""
+        return "ser-" + self._digest("series", series).hex()[:_PSEUDONYM_DIGITS]
+
+    def uid(self, uid: str) -> str:
+        """Remapped DICOM UID, ``2.25.`` and a 128-bit integer; at most 44 characters."""
+        return f"2.25.{int.from_bytes(self._digest('uid', uid)[:16], 'big')}"
+
+    def path_hash(self, relative_path: str) -> str:
+        """Keyed hash of a source path, the name of a quarantine row."""
+        return self._digest("path", relative_path).hex()[:16]
+
+    def fraction(self, word: str, value: str) -> float:
+        """A keyed number in [0, 1), e.g. to assign a late subject to a split."""
+        return int.from_bytes(self._digest(word, value)[:7], "big") / (1 << 56)
+
+    def _digest(self, kind: str, value: str) -> bytes:
+        return hmac.new(self.key, f"{kind}\0{value}".encode(), hashlib.sha256).digest()

@@ -1,0 +1,51 @@
+"""Hash of a stage's own sources: the module that makes it and every module of ours that it imports, transitively.
+
+A stage whose code changed is made again; a change elsewhere leaves its cache alone.
+"""
+
+import ast
+import functools
+from importlib.util import find_spec
+from pathlib import Path
+
+from pipeline.files import sha256_file, sha256_json
+
+_OURS = ("pipeline", "models")
+
+
+@functools.cache
+def source_hash(module: str) -> str:
+    """SHA-256 over the sources that ``module`` (dotted name) reaches inside scanloom."""
+    seen: dict[str, Path] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        path = _source_path(name)
+        if path is None:
+            continue
+        seen[name] = path
+        waiting.extend(_imports(path))
+    return sha256_json({name: sha256_file(path) for name, path in sorted(seen.items())})
+
+
+def _source_path(module: str) -> Path | None:
+    if module.partition(".")[0] not in _OURS:
+        return None
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return {name for name in found if name.partition(".")[0] in _OURS}

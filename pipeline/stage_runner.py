@@ -1,0 +1,208 @@
+"""Runs one stage: key, verified cache hit, partial folder, manifest, ledger.
+
+The key of a stage is a hash of the content of its inputs, of its settings and of its own sources. An output folder
+found under its key is verified against its manifest before it is used; a damaged one is set aside and made again.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel, JsonValue
+
+from pipeline.errors import ScanloomError, WorkspaceError
+from pipeline.files import (
+    PARTIAL_SUFFIX,
+    folder_manifest,
+    manifest_hash,
+    promote_folder,
+    read_json,
+    sha256_json,
+    write_json,
+)
+from pipeline.ledger import Ledger
+from pipeline.records import ProgressCallback, StageRecord, silent
+from pipeline.source_hash import source_hash
+from pipeline.workspace import Workspace
+
+RECORD_FILE = "record.json"
+_RECORDED_PACKAGES = ("torch", "monai", "nibabel", "pydicom", "scikit-image", "simpleitk", "numpy", "prefect")
+_VOLATILE = frozenset({"runtime.json", RECORD_FILE, "tensorboard"})
+"""Names inside an output that hold times or hosts and are no part of its content."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage's body is given.
+
+    Attributes:
+        workspace: the workspace.
+        folder: the folder to fill; it gets its final name when the body returns.
+        inputs: absolute folders of the input records, by name.
+        facts: facts of the input records, by name.
+        progress: where to report progress.
+    """
+
+    workspace: Workspace
+    folder: Path
+    inputs: Mapping[str, Path]
+    facts: Mapping[str, Mapping[str, JsonValue]]
+    progress: ProgressCallback
+
+
+StageBody = Callable[[StageContext], dict[str, JsonValue]]
+"""Fills ``context.folder`` and returns facts for the record."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Description of one stage.
+
+    Attributes:
+        name: e.g. ``train_lesions``; also the folder in the workspace.
+        module: dotted name of the module whose sources enter the key.
+        body: the work.
+        resumable: keep the partial folder of a killed or failed run, so that the next one goes on from it.
+    """
+
+    name: str
+    module: str
+    body: StageBody
+    resumable: bool = False
+
+
+def stage_key(stage: Stage, inputs: Mapping[str, str], settings: BaseModel) -> str:
+    """Content-hash key from input hashes, settings and the stage's own sources."""
+    return sha256_json(
+        {
+            "stage": stage.name,
+            "inputs": dict(inputs),
+            "settings": settings.model_dump(mode="json"),
+            "sources": source_hash(stage.module),
+        }
+    )
+
+
+def run_stage(
+    workspace: Workspace,
+    stage: Stage,
+    settings: BaseModel,
+    *,
+    records: Mapping[str, StageRecord],
+    hashes: Mapping[str, str] | None = None,
+    progress: ProgressCallback = silent,
+    fresh: bool = False,
+) -> StageRecord:
+    """Make a stage's output, or find it made.
+
+    Args:
+        workspace: where the output goes.
+        stage: what to run.
+        settings: the settings that the stage reads; they enter the key and are stored beside the output.
+        records: earlier stages' records that the stage reads.
+        hashes: further content hashes that enter the key, by name.
+        progress: where to report progress.
+        fresh: throw a partial output away instead of resuming from it.
+
+    Raises:
+        ScanloomError: whatever the body raises; the ledger keeps its message.
+    """
+    ledger = Ledger(workspace.ledger_path)
+    inputs = {name: record.content_sha256 for name, record in records.items()} | dict(hashes or {})
+    key = stage_key(stage, inputs, settings)
+    final = workspace.stage_folder(stage.name, key)
+    found = verified_record(final)
+    if found is not None:
+        ledger.hit(stage.name, key, found.content_sha256)
+        return found.model_copy(update={"cached": True})
+    partial = final.with_name(final.name + PARTIAL_SUFFIX)
+    if fresh or not stage.resumable:
+        shutil.rmtree(partial, ignore_errors=True)
+    row, wall, cpu = ledger.start(stage.name, key, inputs), time.monotonic(), time.process_time()
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        context = StageContext(
+            workspace,
+            partial,
+            {name: record.path(workspace.root) for name, record in records.items()},
+            {name: record.facts for name, record in records.items()},
+            progress,
+        )
+        facts = stage.body(context)
+        record = _seal(workspace, stage, key, partial, final, settings, inputs, facts, time.monotonic() - wall)
+    except BaseException as error:
+        ledger.fail(row, failure_message(error), time.monotonic() - wall)
+        if isinstance(error, OSError):
+            raise _disk_error(error) from error
+        raise
+    ledger.complete(row, record.content_sha256, time.monotonic() - wall, time.process_time() - cpu)
+    return record
+
+
+def failure_message(error: BaseException) -> str:
+    """A message that holds no patient data: our own errors speak for themselves, of others only the type is kept."""
+    return str(error) if isinstance(error, ScanloomError) else type(error).__name__
+
+
+def verified_record(folder: Path) -> StageRecord | None:
+    """The record of a finished output whose files equal its manifest, else None. A damaged output is set aside."""
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        return None
+    try:
+        stored = read_json(path)
+        record = StageRecord.model_validate(stored["record"])
+    except (ValueError, KeyError):
+        record = None
+    if record is not None and stored["manifest"] == folder_manifest(folder, _VOLATILE):
+        return record
+    damaged = folder.with_name(folder.name + ".damaged")
+    shutil.rmtree(damaged, ignore_errors=True)
+    folder.rename(damaged)
+    return None
+
+
+def _seal(
+    workspace: Workspace,
+    stage: Stage,
+    key: str,
+    partial: Path,
+    final: Path,
+    settings: BaseModel,
+    inputs: Mapping[str, str],
+    facts: dict[str, JsonValue],
+    seconds: float,
+) -> StageRecord:
+    """Write settings, versions, manifest and record, then give the folder its final name."""
+    write_json(partial / "settings.json", settings.model_dump(mode="json"))
+    write_json(partial / "runtime.json", {"seconds": round(seconds, 3), "finished_at": time.time()})
+    manifest = folder_manifest(partial, _VOLATILE)
+    record = StageRecord(
+        stage=stage.name,
+        key=key,
+        folder=final.relative_to(workspace.root).as_posix(),
+        content_sha256=manifest_hash(manifest),
+        facts=facts,
+    )
+    provenance = {
+        "record": record.model_dump(mode="json"),
+        "manifest": manifest,
+        "inputs": dict(inputs),
+        "sources": source_hash(stage.module),
+        "versions": {name: version(name) for name in _RECORDED_PACKAGES},
+    }
+    write_json(partial / RECORD_FILE, provenance)
+    promote_folder(partial, final)
+    return record
+
+
+def _disk_error(error: OSError) -> WorkspaceError:
+    return WorkspaceError(
+        "A stage could not read or write its files.",
+        found=error.strerror or type(error).__name__,
+        allowed="a workspace with free space that stays readable and writable",
+        change="Free space or correct permissions, then run the same command again: finished stages are kept.",
+    )
