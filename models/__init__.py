@@ -1,0 +1,1 @@
+"""Networks, losses and training steps in pure torch: tensors in, tensors out, no files and no logging."""

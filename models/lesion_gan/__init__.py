@@ -1,0 +1,1 @@
+"""Conditional DCGAN that synthesizes lesion images of a chosen class."""

@@ -1,0 +1,105 @@
+"""The generator of the `dcgan` family: latent vector and lesion class → image.
+
+A 4×4 seed of features is doubled by strided transposed convolutions (Radford 2016), or by resize-convolutions, until
+the image has its size; every feature map is normalized by a batch norm conditional on the class (de Vries 2017).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.blocks import ConditionalBatchNorm, ResizeConv, consecutive, initialize
+from models.rules import broken_rule
+
+SEED_SIDE = 4
+"""Side of the first feature map, pixels."""
+
+IMAGE_SIZES = (32, 64, 128)
+"""Image sides that the family covers, pixels."""
+
+Upsampling = Literal["transposed", "resize"]
+
+
+def doublings(image_size: int) -> int:
+    """How often a 4×4 map is doubled to reach the image size.
+
+    Raises:
+        ValueError: the size is not covered.
+    """
+    if image_size not in IMAGE_SIZES:
+        raise broken_rule(
+            "the DCGAN makes images of a few sizes",
+            found=f"{image_size} pixels",
+            allowed=", ".join(map(str, IMAGE_SIZES)),
+            change="set `image_size` to one of these",
+        )
+    return image_size.bit_length() - SEED_SIDE.bit_length()
+
+
+class DCGANGenerator(nn.Module):
+    """Conditional DCGAN generator.
+
+    Args:
+        image_size: side of the image, pixels: 32, 64 or 128.
+        rng: CPU generator for the initial weights.
+        image_channels: channels of the image.
+        num_classes: lesion classes; 0 makes an unconditional generator.
+        latent_size: length of the latent vector.
+        width: features at half the image size; they double toward the seed, up to 8 times as many.
+        upsampling: "transposed" (4×4 kernel, stride 2) or "resize" (nearest neighbor and 3×3).
+
+    Raises:
+        ValueError: a size that the family does not cover, or an unknown upsampling.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        rng: torch.Generator,
+        *,
+        image_channels: int = 1,
+        num_classes: int = 0,
+        latent_size: int = 64,
+        width: int = 32,
+        upsampling: Upsampling = "transposed",
+    ) -> None:
+        super().__init__()
+        if upsampling not in ("transposed", "resize"):
+            raise broken_rule(
+                "the generator doubles its maps in a known way",
+                found=repr(upsampling),
+                allowed="transposed, resize",
+                change="set `upsampling` to one of these",
+            )
+        self.image_size, self.num_classes, self.latent_size = image_size, num_classes, latent_size
+        steps = doublings(image_size)
+        features = [width * min(8, 2**i) for i in reversed(range(steps))]
+        self.seed = nn.ConvTranspose2d(latent_size, features[0], SEED_SIDE, bias=False)
+        self.ups = nn.ModuleList(
+            _doubling(inner, outer, upsampling, bias=False) for inner, outer in consecutive(features)
+        )
+        self.norms = nn.ModuleList(ConditionalBatchNorm(channels, num_classes) for channels in features)
+        self.to_image = _doubling(features[-1], image_channels, upsampling, bias=True)
+        initialize(self, rng)
+
+    def forward(self, latent: Tensor, classes: Tensor) -> Tensor:
+        """Make images.
+
+        Args:
+            latent: (N, latent_size), standard normal.
+            classes: (N,) long in [0, num_classes); not looked at when num_classes is 0.
+
+        Returns:
+            (N, image_channels, image_size, image_size) in [−1, 1].
+        """
+        features = torch.relu(self.norms[0](self.seed(latent[:, :, None, None]), classes))
+        for up, norm in zip(self.ups, list(self.norms)[1:], strict=True):
+            features = torch.relu(norm(up(features), classes))
+        return torch.tanh(self.to_image(features))
+
+
+def _doubling(in_channels: int, out_channels: int, upsampling: Upsampling, *, bias: bool) -> nn.Module:
+    if upsampling == "transposed":
+        return nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
+    return ResizeConv(in_channels, out_channels, bias=bias)

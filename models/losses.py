@@ -1,0 +1,171 @@
+"""Adversarial objectives, the R1 penalty, and the L1 terms of the translation.
+
+With scores s = D(x) of real and t = D(G(z)) of fake images before any sigmoid, and σ the logistic function,
+
+    objective       discriminator minimizes               generator minimizes     source
+    minimax         −E ln σ(s) − E ln(1 − σ(t))           E ln(1 − σ(t))          Goodfellow 2014, eq. 1
+    non_saturating  −E ln σ(s) − E ln(1 − σ(t))           −E ln σ(t)              Goodfellow 2014, section 3
+    least_squares   E (s − 1)² + E t²                     E (t − 1)²              Mao 2017, eq. 9 without its ½
+    hinge           E max(0, 1 − s) + E max(0, 1 + t)     −E t                    Lim and Ye 2017; Miyato 2018
+
+`minimax` saturates: dL/dt = −σ(t) vanishes when fakes are obvious (t → −∞), where `non_saturating` gives −σ(−t) → −1.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.rules import broken_rule
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss or a gradient became NaN or infinite; raised before the weights are touched.
+
+    Args:
+        term: name of the first term that is not finite.
+        value: its value.
+    """
+
+    def __init__(self, term: str, value: float) -> None:
+        self.term, self.value = term, value
+        super().__init__(term, value)
+
+    def __str__(self) -> str:
+        return (
+            f"a training term must be finite\n  found:   {self.term} = {self.value}\n  allowed: finite numbers\n"
+            "  change:  check the images for NaN, or lower the learning rates and go on from the last good weights"
+        )
+
+
+@dataclass(frozen=True)
+class Objective:
+    """An adversarial game on unbounded scores; the better D thinks of an image, the higher its score.
+
+    Attributes:
+        name: key in `OBJECTIVES`.
+        discriminator_loss: (real_scores, fake_scores), any shapes → scalar that D minimizes.
+        generator_loss: (fake_scores), any shape → scalar that G minimizes.
+    """
+
+    name: str
+    discriminator_loss: Callable[[Tensor, Tensor], Tensor]
+    generator_loss: Callable[[Tensor], Tensor]
+
+
+def cross_entropy_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """−E ln σ(s) − E ln(1 − σ(t)): 2 ln 2 when D answers ½ everywhere (Goodfellow 2014, theorem 1)."""
+    return F.softplus(-real_scores).mean() + F.softplus(fake_scores).mean()
+
+
+def minimax_generator_loss(fake_scores: Tensor) -> Tensor:
+    """E ln(1 − σ(t)): the value that D maximizes, taken literally; flat when fakes are obvious."""
+    return -F.softplus(fake_scores).mean()
+
+
+def non_saturating_generator_loss(fake_scores: Tensor) -> Tensor:
+    """−E ln σ(t): same fixed point as minimax, with a strong gradient when fakes are obvious."""
+    return F.softplus(-fake_scores).mean()
+
+
+def least_squares_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """E (s − 1)² + E t² (Mao 2017 with labels a = 0, b = c = 1)."""
+    return (real_scores - 1).square().mean() + fake_scores.square().mean()
+
+
+def least_squares_generator_loss(fake_scores: Tensor) -> Tensor:
+    """E (t − 1)²."""
+    return (fake_scores - 1).square().mean()
+
+
+def hinge_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """E max(0, 1 − s) + E max(0, 1 + t): scores beyond the margin of 1 give no gradient."""
+    return F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean()
+
+
+def hinge_generator_loss(fake_scores: Tensor) -> Tensor:
+    """−E t."""
+    return -fake_scores.mean()
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "minimax": Objective("minimax", cross_entropy_discriminator_loss, minimax_generator_loss),
+    "non_saturating": Objective("non_saturating", cross_entropy_discriminator_loss, non_saturating_generator_loss),
+    "least_squares": Objective("least_squares", least_squares_discriminator_loss, least_squares_generator_loss),
+    "hinge": Objective("hinge", hinge_discriminator_loss, hinge_generator_loss),
+}
+"""Every adversarial objective by its settings name."""
+
+
+def objective_named(name: str) -> Objective:
+    """The objective of that name.
+
+    Raises:
+        ValueError: no objective has that name.
+    """
+    if name not in OBJECTIVES:
+        raise broken_rule(
+            "the adversarial objective must be a known one",
+            found=repr(name),
+            allowed=", ".join(OBJECTIVES),
+            change="set `objective` to one of these",
+        )
+    return OBJECTIVES[name]
+
+
+def r1_penalty(real_scores: Tensor, real_images: Tensor) -> Tensor:
+    """½ E ‖∇ₓ D(x)‖² over real images, to be weighted by γ (Mescheder 2018, eq. 9).
+
+    Args:
+        real_scores: (N, ...) computed from `real_images`, the graph still attached.
+        real_images: (N, C, H, W) that requires gradients.
+
+    Returns:
+        Scalar that can itself be differentiated with respect to D's weights.
+    """
+    (gradient,) = torch.autograd.grad(real_scores.sum(), real_images, create_graph=True)
+    return 0.5 * gradient.square().flatten(1).sum(dim=1).mean()
+
+
+def cycle_loss(recovered: Tensor, original: Tensor) -> Tensor:
+    """E |F(G(x)) − x|, in the unit of the images (Zhu 2017, eq. 2)."""
+    return F.l1_loss(recovered, original)
+
+
+def identity_loss(translated: Tensor, already_target: Tensor) -> Tensor:
+    """E |G(y) − y| for an image y that already is of the target modality (Zhu 2017, section 5.2)."""
+    return F.l1_loss(translated, already_target)
+
+
+def masked_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Weighted mean absolute error Σ m |p − t| / Σ m.
+
+    Args:
+        prediction: any shape.
+        target: same shape.
+        mask: weights ≥ 0 that broadcast to that shape: 1 inside a body mask and 0 outside, or anything between.
+
+    Returns:
+        Scalar in the unit of the images; zero, with zero gradients, where the mask is empty.
+    """
+    weight = mask.to(prediction.dtype).expand_as(prediction)
+    total = weight.sum()
+    return (weight * (prediction - target).abs()).sum() / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def require_finite(terms: Mapping[str, Tensor]) -> None:
+    """Stop loudly when a term is NaN or infinite; one transfer from the device whatever the number of terms.
+
+    Args:
+        terms: name → scalar.
+
+    Raises:
+        NonFiniteLossError: names the first term that is not finite.
+    """
+    values = torch.stack([term.detach().float() for term in terms.values()])
+    finite = torch.isfinite(values)
+    if not bool(finite.all()):
+        first = finite.tolist().index(False)
+        raise NonFiniteLossError(list(terms)[first], float(values[first]))

@@ -1,0 +1,1 @@
+"""CycleGAN that translates MR slices into pseudo-CT slices, from unpaired, paired or mixed examples."""
