@@ -1,0 +1,131 @@
+"""Runs a parser in a child process with limits on memory and time: a crash, a hang or a bomb costs one scan, not a run.
+
+The child is started with ``forkserver`` from a process that holds no data, gets ``RLIMIT_AS`` and ``RLIMIT_CORE``, and
+serves tasks one after another; when a task kills it or outlasts its time, the child is replaced.
+"""
+
+import multiprocessing
+import resource
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar
+
+from pipeline.errors import QuarantineError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of the child process.
+
+    Attributes:
+        timeout_s: wall-clock seconds a task.
+        memory_mb: address space in MiB.
+    """
+
+    timeout_s: float
+    memory_mb: int
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Task, Result]):
+    """What became of one task: a result, or the reason why there is none."""
+
+    task: Task
+    result: Result | None
+    refusal: QuarantineError | None
+
+
+def parse_all(
+    parse: Callable[[Task], Result], tasks: Sequence[Task], limits: Limits
+) -> Iterator[Outcome[Task, Result]]:
+    """Yield the outcome of ``parse(task)`` for each task, in order.
+
+    Args:
+        parse: a module-level function; it raises `QuarantineError` for what it refuses.
+        tasks: picklable arguments.
+        limits: what a child may use.
+    """
+    child: _Child | None = None
+    try:
+        for task in tasks:
+            child = child or _Child(parse, limits)
+            outcome, alive = child.run(task, limits)
+            yield Outcome(task, *outcome)
+            if not alive:
+                child.stop()
+                child = None
+    finally:
+        if child is not None:
+            child.stop()
+
+
+class _Child:
+    """One parsing process and the pipe to it."""
+
+    def __init__(self, parse: Callable[[Any], Any], limits: Limits) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, parse, limits.memory_mb), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def run(self, task: Any, limits: Limits) -> tuple[tuple[Any, QuarantineError | None], bool]:
+        """Result or refusal of one task, and whether the child can take another."""
+        self._pipe.send(task)
+        if not self._pipe.poll(limits.timeout_s):
+            advice = "Raise ingest.timeout_s if the file is merely large."
+            return (None, QuarantineError("TIMEOUT", f"no result after {limits.timeout_s:g} s", advice)), False
+        try:
+            result, refusal = self._pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join(5)
+            return (None, _crash(self._process.exitcode)), False
+        return (result, refusal), refusal is None or refusal.reason != "OUT_OF_MEMORY"
+
+    def stop(self) -> None:
+        """End the child."""
+        self._pipe.close()
+        self._process.join(0.5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _serve(pipe: Connection, parse: Callable[[Any], Any], memory_mb: int) -> None:
+    """The child's life: limit itself, then answer tasks until the pipe closes."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mb * _MIB, memory_mb * _MIB))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, OSError):
+            return
+        pipe.send(_attempt(parse, task))
+
+
+def _attempt(parse: Callable[[Any], Any], task: Any) -> tuple[Any, QuarantineError | None]:
+    """Result or refusal; exceptions of parsers are reported by type only, for their texts may quote headers."""
+    try:
+        return parse(task), None
+    except QuarantineError as refusal:
+        return None, refusal
+    except MemoryError:
+        advice = "Raise ingest.memory_limit_mb if the file is merely large."
+        return None, QuarantineError("OUT_OF_MEMORY", "the parser ran into its memory limit", advice)
+    except BaseException as error:  # a parser has been seen to raise a bare BaseException
+        advice = "Open the file in a viewer; if it is sound, report which writer made it."
+        return None, QuarantineError("UNREADABLE", f"{type(error).__name__} while parsing", advice)
+
+
+def _crash(exit_code: int | None) -> QuarantineError:
+    killed = exit_code is not None and exit_code < 0
+    found = f"the parser died of {signal.Signals(-exit_code).name}" if killed and exit_code else "the parser died"
+    return QuarantineError("CRASHED", found, "Treat the file as hostile or damaged; do not open it elsewhere unchecked.")
