@@ -1,0 +1,284 @@
+"""A small image classifier, its training with a fixed budget, and classical augmentation that does not blur.
+
+The classifier serves as the judge of downstream utility (the same network and the same number of optimizer steps for
+every arm) and, trained on real images, as a feature extractor. Four blocks of convolution, batch normalization, ReLU
+and pooling, then the mean over positions and one linear layer: a small relative of VGG (Simonyan and Zisserman, 2014)
+with about 100,000 weights.
+
+Training: AdamW (Loshchilov and Hutter, 2019) with a cosine schedule, batches balanced over the classes. All randomness
+comes from one seed; on a CPU two runs give the same weights bit for bit.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.errors import InputError, TrainingError
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""A batch (N, C, H, W) in [-1, 1] and a generator in, a new batch of the same shape out."""
+
+Progress = Callable[[int, int], None]
+"""Called after every step with the images seen so far and the images in all."""
+
+
+class SmallClassifier(nn.Module):
+    """Four convolution blocks and a linear layer.
+
+    Args:
+        in_channels: channels C of the images.
+        num_classes: number of classes.
+        width: channels of the first block; the later ones have 2, 4 and 8 times as many. 16 gives 98,000 weights.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, width: int = 16) -> None:
+        super().__init__()
+        self.in_channels, self.num_classes, self.width = in_channels, num_classes, width
+        widths = [in_channels, width, 2 * width, 4 * width, 8 * width]
+        self.blocks = nn.Sequential(*(_block(widths[n], widths[n + 1]) for n in range(4)))
+        self.head = nn.Linear(widths[-1], num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate features (N, 8 * width) of images (N, C, H, W) in [-1, 1], H and W at least 16."""
+        pooled: Tensor = self.blocks(images).mean(dim=(2, 3))
+        return pooled
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, C, H, W) in [-1, 1]."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+def _block(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+    )
+
+
+def train_classifier(
+    images: Tensor,
+    classes: Tensor,
+    num_classes: int,
+    *,
+    steps: int,
+    seed: int,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    weight_decay: float = 1e-2,
+    width: int = 16,
+    augment: Augment | None = None,
+    progress: Progress | None = None,
+) -> SmallClassifier:
+    """Train a `SmallClassifier` for a fixed number of steps with batches balanced over the classes.
+
+    Args:
+        images: (N, C, H, W) in [-1, 1], float32; H and W at least 16.
+        classes: (N,) integers in 0 .. num_classes - 1; every class must occur.
+        num_classes: number of classes, at least two.
+        steps: optimizer steps, at least one.
+        seed: seed of weights, sampling and augmentation.
+        batch_size: images in a batch.
+        learning_rate: highest learning rate; it falls to zero along a cosine.
+        weight_decay: decoupled weight decay.
+        width: see `SmallClassifier`.
+        augment: changes each batch; None trains on the images as they are.
+        progress: called after every step.
+
+    Returns:
+        The trained classifier in evaluation mode, on the device of `images`.
+
+    Raises:
+        InputError: shapes, sizes or classes are not as described.
+        TrainingError: the loss is not finite.
+    """
+    _check(images, classes, num_classes, steps, batch_size)
+    rng = torch.Generator().manual_seed(seed)
+    model = _initialized(images.shape[1], num_classes, width, rng).to(images.device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    members = [torch.nonzero(classes.cpu() == index).flatten() for index in range(num_classes)]
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+        chosen = balanced_batch(members, batch_size, rng).to(images.device)
+        batch = images[chosen] if augment is None else augment(images[chosen], rng)
+        loss = F.cross_entropy(model(batch), classes[chosen].long())
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                "Training of the classifier must stay finite.",
+                found=f"loss {float(loss.detach())} at step {step + 1}",
+                allowed="finite losses",
+                change="Check the images for NaN, or lower the learning rate.",
+            )
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        if progress is not None:
+            progress((step + 1) * batch_size, steps * batch_size)
+    return model.eval()
+
+
+def balanced_batch(members: list[Tensor], batch_size: int, rng: torch.Generator) -> Tensor:
+    """Indices (batch_size,) of images: first a class, every class equally likely, then an image of that class.
+
+    Args:
+        members: per class the indices of its images, none empty.
+        batch_size: number of indices.
+        rng: generator on the CPU.
+    """
+    drawn_classes = torch.randint(len(members), (batch_size,), generator=rng)
+    position = torch.rand(batch_size, generator=rng)
+    sizes = torch.tensor([len(indices) for indices in members])
+    starts = sizes.cumsum(0) - sizes
+    # float32 can round rand * size up to size itself.
+    within = torch.minimum((position * sizes[drawn_classes]).long(), sizes[drawn_classes] - 1)
+    return torch.cat(members)[starts[drawn_classes] + within]
+
+
+@torch.no_grad()
+def predict(model: SmallClassifier, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Class probabilities (N, num_classes), float32 on the CPU, of images (N, C, H, W) in [-1, 1].
+
+    The model is run in evaluation mode and left in the mode it was in.
+    """
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    probabilities = [
+        torch.softmax(model(batch.to(device)), dim=1).float().cpu() for batch in torch.split(images, batch_size)
+    ]
+    model.train(training)
+    return torch.cat(probabilities) if len(images) else torch.zeros(0, model.num_classes)
+
+
+@dataclass(frozen=True)
+class AugmentationDraw:
+    """Parameters drawn for one batch of N images.
+
+    Args:
+        affine: (N, 2, 3), from output to input positions, in half edges from the center, for square images.
+        moved: (N,) bool, which images are resampled with `affine`.
+        mirrored: (N,) bool, which images are mirrored left-right.
+        gain: (N,) contrast factors.
+        offset: (N,) brightness offsets.
+    """
+
+    affine: Tensor
+    moved: Tensor
+    mirrored: Tensor
+    gain: Tensor
+    offset: Tensor
+
+
+@dataclass(frozen=True)
+class ClassicalAugmentation:
+    """Mirror, rotation, zoom, shift, and changes of contrast and brightness, drawn per image.
+
+    Resampling blurs, and a classical arm that blurs all its images makes any synthetic set look good. So every image
+    is resampled at most once, by MONAI's batch-wise affine layer with bicubic weights; only a share of the images is
+    resampled at all; mirroring is exact; and an image that draws no change comes back bit for bit.
+
+    Args:
+        max_rotation_degrees: rotation angle, uniform in ± this.
+        max_zoom: zoom factor, uniform in 1 ± this.
+        max_shift: shift, uniform in ± this share of the edge.
+        move_probability: share of the images that are rotated, zoomed and shifted.
+        mirror_probability: share of the images that are mirrored left-right (last axis).
+        max_gain: contrast factor, uniform in 1 ± this.
+        max_offset: brightness offset in units of [-1, 1], uniform in ± this.
+    """
+
+    max_rotation_degrees: float = 10.0
+    max_zoom: float = 0.1
+    max_shift: float = 0.06
+    move_probability: float = 0.5
+    mirror_probability: float = 0.5
+    max_gain: float = 0.1
+    max_offset: float = 0.1
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw parameters for images (N, C, H, W) in [-1, 1] and apply them; the input stays as it is."""
+        return augment_batch(images, self.draw(len(images), rng))
+
+    def draw(self, count: int, rng: torch.Generator) -> AugmentationDraw:
+        """Draw the parameters of `count` images from a generator on the CPU."""
+        uniform = torch.rand(8, count, generator=rng)
+        signed = 2 * uniform - 1
+        angle = signed[0] * math.radians(self.max_rotation_degrees)
+        scale = 1 / (1 + signed[1] * self.max_zoom)
+        moved = uniform[4] < self.move_probability
+        affine = torch.zeros(count, 2, 3)
+        affine[:, 0, 0] = affine[:, 1, 1] = scale * torch.cos(angle)
+        affine[:, 0, 1] = -scale * torch.sin(angle)
+        affine[:, 1, 0] = scale * torch.sin(angle)
+        affine[:, :, 2] = 2 * self.max_shift * signed[2:4].T
+        return AugmentationDraw(
+            affine=affine,
+            moved=moved & ~torch.isclose(affine, torch.eye(2, 3)).all(dim=2).all(dim=1),
+            mirrored=uniform[5] < self.mirror_probability,
+            gain=1 + signed[6] * self.max_gain,
+            offset=signed[7] * self.max_offset,
+        )
+
+
+def augment_batch(images: Tensor, draw: AugmentationDraw) -> Tensor:
+    """Apply drawn parameters to images (N, C, H, W); the result is clipped to [-1, 1].
+
+    Contrast turns around -1, the background, so that background stays background under any gain.
+    """
+    from monai.networks.layers import AffineTransform  # takes seconds to import, needed only where an arm augments
+
+    augmented = torch.where(draw.mirrored.to(images.device)[:, None, None, None], images.flip(-1), images)
+    if draw.moved.any():
+        layer = AffineTransform(
+            normalized=True, mode="bicubic", padding_mode="border", align_corners=False, reverse_indexing=False
+        )
+        moved = draw.moved.to(images.device)
+        matrices = _homogeneous(draw.affine, images.shape[2] / images.shape[3])[draw.moved]
+        augmented[moved] = layer(augmented[moved], matrices.to(images.device, images.dtype))
+    gain, offset = (values.to(images.device, images.dtype)[:, None, None, None] for values in (draw.gain, draw.offset))
+    changed = (gain != 1) | (offset != 0)
+    return torch.where(changed, (augmented + 1) * gain - 1 + offset, augmented).clamp(-1, 1)
+
+
+def _homogeneous(affine: Tensor, height_over_width: float) -> Tensor:
+    """(N, 2, 3) to (N, 3, 3); the off-diagonal terms are corrected for images that are not square."""
+    aspect = torch.tensor([[1.0, height_over_width, 1.0], [1 / height_over_width, 1.0, 1.0]])
+    last_row = torch.tensor([0.0, 0.0, 1.0]).expand(len(affine), 1, 3)
+    return torch.cat([affine * aspect, last_row], dim=1)
+
+
+def _initialized(in_channels: int, num_classes: int, width: int, rng: torch.Generator) -> SmallClassifier:
+    """A classifier whose weights come from `rng` alone; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        model = SmallClassifier(in_channels, num_classes, width)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=rng)
+    nn.init.normal_(model.head.weight, std=1 / math.sqrt(model.head.in_features), generator=rng)
+    nn.init.zeros_(model.head.bias)
+    return model
+
+
+def _check(images: Tensor, classes: Tensor, num_classes: int, steps: int, batch_size: int) -> None:
+    sizes_fit = images.ndim == 4 and classes.shape == images.shape[:1] and min(images.shape[2:], default=0) >= 16
+    if not sizes_fit or steps < 1 or batch_size < 2:
+        raise InputError(
+            "A classifier is trained on images with one class each.",
+            found=f"images {tuple(images.shape)}, classes {tuple(classes.shape)}, steps {steps}, batch {batch_size}",
+            allowed="images (N, C, H, W) with H, W >= 16, classes (N,), steps >= 1, batch_size >= 2",
+            change="Check the prepared images and the evaluation settings.",
+        )
+    present = torch.unique(classes).tolist()
+    if num_classes < 2 or present != list(range(num_classes)):
+        raise InputError(
+            "Every class needs at least one training image.",
+            found=f"{num_classes} classes, images of classes {present}",
+            allowed=f"at least two classes, each of 0 .. {num_classes - 1} present",
+            change="Drop the empty class from the settings, or add images of it.",
+        )
