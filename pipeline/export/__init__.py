@@ -1,0 +1,1 @@
+"""Export: the augmented dataset, real and released synthetic images with where each one comes from."""

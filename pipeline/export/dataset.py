@@ -1,0 +1,155 @@
+"""What an export format is given: the images of an augmented dataset and where each one comes from.
+
+Real images keep the split of their subject. Synthetic images go to the training split only, so that validation and
+test stay real. Images that memorization flagged are left out; while the release gate is closed, all of them are.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import JsonValue
+
+from pipeline.files import read_json
+from pipeline.prepared_set import IMAGES_ARRAY, ImageSet, read_image_set
+
+SYNTHETIC_SPLIT = "train"
+"""The only split that synthetic images enter."""
+
+
+@dataclass(frozen=True)
+class ExportImage:
+    """One image of the dataset.
+
+    Attributes:
+        origin: real or synthetic.
+        split: train, validation or test.
+        lesion_class: its class.
+        source_row: row in the prepared set or in the cohort.
+        stored: int16 (H, W), unit intensity × 16384.
+        subject_id, lesion_id: pseudonyms of a real image, else None.
+        seed: seed of a synthetic image, else None.
+        truncation: scale of a synthetic image's latent, else None.
+    """
+
+    origin: Literal["real", "synthetic"]
+    split: str
+    lesion_class: str
+    source_row: int
+    stored: npt.NDArray[np.int16]
+    subject_id: str | None = None
+    lesion_id: str | None = None
+    seed: int | None = None
+    truncation: float | None = None
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the release gate decided about the synthetic images.
+
+    Attributes:
+        released: synthetic images may leave.
+        reason: one sentence.
+        flagged: rows of the cohort that were flagged as near-copies of training images.
+        gate: content of ``gate.json``.
+    """
+
+    released: bool
+    reason: str
+    flagged: frozenset[int]
+    gate: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True)
+class AugmentedDataset:
+    """Everything that an export format writes.
+
+    Attributes:
+        prepared: the real images.
+        cohort: table of the synthetic images (image, lesion_class, seed, truncation).
+        cohort_images: int16 (N, 1, H, W).
+        recipe: content of ``cohort.json``: classes, recipe, model_sha256.
+        release: the gate's decision.
+    """
+
+    prepared: ImageSet
+    cohort: pl.DataFrame
+    cohort_images: npt.NDArray[np.int16]
+    recipe: Mapping[str, Any]
+    release: Release
+
+    @property
+    def model_sha256(self) -> str:
+        """Hash of the weights that made the synthetic images."""
+        return str(self.recipe["model_sha256"])
+
+    def __iter__(self) -> Iterator[ExportImage]:
+        """Real images in the order of the prepared set, then the released synthetic ones."""
+        yield from self._real()
+        if self.release.released:
+            yield from self._synthetic()
+
+    def __len__(self) -> int:
+        """Number of images that iterating yields."""
+        return self.prepared.table.height + self.synthetic_count
+
+    @property
+    def synthetic_count(self) -> int:
+        """Number of synthetic images that are released."""
+        return self.cohort.height - len(self.release.flagged) if self.release.released else 0
+
+    def _real(self) -> Iterator[ExportImage]:
+        for row in self.prepared.table.iter_rows(named=True):
+            yield ExportImage(
+                "real",
+                row["split"],
+                row["lesion_class"],
+                row["image"],
+                self.prepared.images[row["image"], 0],
+                subject_id=row["subject_id"],
+                lesion_id=row["lesion_id"],
+            )
+
+    def _synthetic(self) -> Iterator[ExportImage]:
+        for row in self.cohort.iter_rows(named=True):
+            if row["image"] in self.release.flagged:
+                continue
+            yield ExportImage(
+                "synthetic",
+                SYNTHETIC_SPLIT,
+                row["lesion_class"],
+                row["image"],
+                self.cohort_images[row["image"], 0],
+                seed=int(row["seed"]),
+                truncation=float(row["truncation"]),
+            )
+
+
+def read_dataset(prepared: Path, cohort: Path, evaluation: Path) -> AugmentedDataset:
+    """Open the folders of prepare_lesions, synthesize_lesions and evaluate_lesions."""
+    return AugmentedDataset(
+        read_image_set(prepared),
+        pl.read_parquet(cohort / "cohort.parquet"),
+        np.load(cohort / IMAGES_ARRAY, mmap_mode="r", allow_pickle=False),
+        read_json(cohort / "cohort.json"),
+        read_release(evaluation),
+    )
+
+
+def read_release(evaluation: Path) -> Release:
+    """The gate's decision, from ``gate.json`` and ``flagged.parquet`` of evaluate_lesions."""
+    gate = read_json(evaluation / "gate.json")
+    flagged = frozenset(int(image) for image in pl.read_parquet(evaluation / "flagged.parquet")["image"])
+    counted = "1 image was" if len(flagged) == 1 else f"{len(flagged)} images were"
+    if gate["blocked"]:
+        reason = (
+            f"The release gate is closed: {counted} flagged as near-copies of training images, "
+            f"more than the {gate['threshold']} that chance explains. No synthetic image is exported."
+        )
+    else:
+        reason = f"The release gate is open: {counted} flagged as near-copies of training images and left out."
+    return Release(not gate["blocked"], reason, flagged, gate)
