@@ -1,6 +1,6 @@
 """One guarded optimizer update, the freezing of a network, and Adam as both steps build it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +25,14 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
-def update(optimizer: Optimizer, loss: Tensor, name: str) -> Tensor:
+def update(optimizer: Optimizer, loss: Tensor, name: str, terms: Mapping[str, Tensor] | None = None) -> Tensor:
     """Take one step down `loss`, unless the loss or its gradient is not finite.
 
     Args:
         optimizer: holds the parameters to move.
         loss: scalar with its graph.
         name: for the terms ``<name>_loss`` and ``<name>_grad_norm`` that an error names.
+        terms: scalars that make up the loss, so that an error can name the one at fault.
 
     Returns:
         Euclidean norm of the gradient, a scalar without graph.
@@ -43,7 +44,7 @@ def update(optimizer: Optimizer, loss: Tensor, name: str) -> Tensor:
     loss.backward()  # type: ignore[no-untyped-call]
     norm = gradient_norm(p for group in optimizer.param_groups for p in group["params"])
     try:
-        require_finite({f"{name}_loss": loss, f"{name}_grad_norm": norm})
+        require_finite({**(terms or {}), f"{name}_loss": loss, f"{name}_grad_norm": norm})
     except ArithmeticError:
         optimizer.zero_grad(set_to_none=True)
         raise

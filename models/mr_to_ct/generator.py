@@ -1,9 +1,9 @@
 """Translators between modalities: stacks of k neighboring slices in, stacks of k slices out.
 
-2.5-D is done as stack in, stack out: all k slices are translated at once, so that a cycle has all the neighbors it needs,
-every loss covers all k slices, and inference keeps the middle one. Input channels beyond k are context, such as
-coordinates, that is never predicted. Outputs are bounded by `models.blocks.bounded_output`, not by tanh, so that air
-is exactly −1.
+2.5-D is done as stack in, stack out: all k slices are translated at once, so that a cycle has all the neighbors it
+needs, every loss covers all k slices, and inference keeps the middle one. Input channels beyond k are context, such
+as coordinates, that is never predicted. Outputs are bounded by `models.blocks.bounded_output`, not by tanh, so that
+air is exactly −1.
 """
 
 import torch
