@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandera.polars as pa
@@ -63,8 +64,9 @@ QUARANTINE_SCHEMA: dict[str, Any] = {
 
 _NULLABLE = frozenset(
     {
-        "modality", "body_part", "sequence", "spacing_mm", "affine", "study_uid", "series_uid", "frame_of_reference_uid",
-        "sop_instance_uids", "patient_position", "pair_key", "published_split", "mask_path", "volume_mm3",
+        "modality", "body_part", "sequence", "spacing_mm", "affine", "study_uid", "series_uid",
+        "frame_of_reference_uid", "sop_instance_uids", "patient_position", "pair_key", "published_split",
+        "mask_path", "volume_mm3",
     }
 )  # fmt: skip
 _ALLOWED = {
@@ -88,6 +90,14 @@ class Catalog:
     series: pl.DataFrame
     lesions: pl.DataFrame
     quarantine: pl.DataFrame
+
+    def volume(self, row: Mapping[str, Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+        """Voxels (i, j, k) and affine (voxel index -> RAS+ mm) of a volume row."""
+        return _read_volume(self.folder / row["path"])
+
+    def mask(self, row: Mapping[str, Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+        """Lesion mask (i, j, k) and affine of a lesion row that has one."""
+        return _read_volume(self.folder / row["mask_path"])
 
     def image(self, row: Mapping[str, Any]) -> npt.NDArray[Any]:
         """Pixels of an image row, (rows, columns) or (rows, columns, channels)."""
@@ -114,6 +124,11 @@ def write_catalog(
 def read_catalog(folder: Path) -> Catalog:
     """Open a catalog folder."""
     return Catalog(folder, **{name: pl.read_parquet(folder / f"{name}.parquet") for name in _TABLES})
+
+
+def _read_volume(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    image = nib.load(path)
+    return np.asanyarray(image.dataobj), np.asarray(image.affine, dtype=np.float64)
 
 
 def _checks(schema: Mapping[str, Any]) -> pa.DataFrameSchema:

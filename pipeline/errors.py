@@ -1,4 +1,4 @@
-"""The few errors that scanloom raises, each naming the rule broken, the value found, the values allowed, what to change.
+"""The few errors that scanloom raises: the rule broken, the value found, the values allowed, what to change.
 
 `ScanloomError` and its children carry messages meant for users: a command prints them without a traceback.
 `QuarantineError` is raised while one scan is parsed; the run goes on and the scan gets a quarantine row.

@@ -61,7 +61,8 @@ class Ledger:
         """Record that a stage begins; returns the row's id."""
         with self._connect() as connection:
             cursor = connection.execute(
-                "INSERT INTO stage_runs (stage, key, state, inputs, process, started_at) VALUES (?, ?, 'running', ?, ?, ?)",
+                "INSERT INTO stage_runs (stage, key, state, inputs, process, started_at)"
+                " VALUES (?, ?, 'running', ?, ?, ?)",
                 (stage, key, json.dumps(dict(inputs), sort_keys=True), os.getpid(), time.time()),
             )
             return int(cursor.lastrowid or 0)
@@ -70,7 +71,8 @@ class Ledger:
         """Record that a stage ended well."""
         with self._connect() as connection:
             connection.execute(
-                "UPDATE stage_runs SET state = 'completed', content_sha256 = ?, seconds = ?, cpu_seconds = ? WHERE id = ?",
+                "UPDATE stage_runs SET state = 'completed', content_sha256 = ?, seconds = ?, cpu_seconds = ?"
+                " WHERE id = ?",
                 (content_sha256, seconds, cpu_seconds, row),
             )
 
@@ -94,8 +96,8 @@ class Ledger:
         """Rows in order of their beginning, of one stage or of all."""
         with self._connect() as connection:
             found = connection.execute(
-                "SELECT id, stage, key, state, started_at, seconds, cpu_seconds, content_sha256, message FROM stage_runs"
-                " WHERE ?1 IS NULL OR stage = ?1 ORDER BY id",
+                "SELECT id, stage, key, state, started_at, seconds, cpu_seconds, content_sha256, message"
+                " FROM stage_runs WHERE ?1 IS NULL OR stage = ?1 ORDER BY id",
                 (stage,),
             ).fetchall()
         return [LedgerRow(*row) for row in found]

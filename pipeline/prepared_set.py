@@ -45,9 +45,9 @@ VOLUME_SCHEMA: dict[str, Any] = {
     "slices": pl.Int64,  # K
     "rows": pl.Int64,  # H
     "columns": pl.Int64,  # W
-    "pair_volume": pl.Int64,  # CT volume on this MR's grid (MR rows), MR volume whose grid this is (CT rows), -1 for none
+    "pair_volume": pl.Int64,  # its partner on the same grid: CT of an MR row, MR of a CT row; -1 for none
     "own_grid": pl.Boolean,  # False for a CT that was resampled to an MR's grid
-    "affine": pl.List(pl.Float64),  # 16 numbers: (i, j, k) of the canonical prepared grid -> RAS+ mm; null without geometry
+    "affine": pl.List(pl.Float64),  # 16 numbers: (i, j, k) of the prepared grid -> RAS+ mm; null without geometry
     "mr_low": pl.Float64,  # MR intensity that maps to the low end (MR rows)
     "mr_high": pl.Float64,
 }
@@ -85,13 +85,13 @@ class ImageSet:
         return np.asarray([index[name] for name in self.table["lesion_class"]], dtype=np.int64)
 
 
-def write_image_set(
-    folder: Path, images: npt.NDArray[np.int16], table: pl.DataFrame, facts: Mapping[str, Any]
-) -> None:
+def write_image_set(folder: Path, images: npt.NDArray[np.int16], table: pl.DataFrame, facts: Mapping[str, Any]) -> None:
     """Write an image set into ``folder`` (which is atomic as a whole by the stage runner)."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / IMAGES_ARRAY, images)
-    table.select(pl.col(name).cast(kind) for name, kind in IMAGE_SCHEMA.items()).write_parquet(folder / "images.parquet")
+    table.select(pl.col(name).cast(kind) for name, kind in IMAGE_SCHEMA.items()).write_parquet(
+        folder / "images.parquet"
+    )
     write_json(folder / "set.json", dict(facts))
 
 

@@ -128,4 +128,6 @@ def _attempt(parse: Callable[[Any], Any], task: Any) -> tuple[Any, QuarantineErr
 def _crash(exit_code: int | None) -> QuarantineError:
     killed = exit_code is not None and exit_code < 0
     found = f"the parser died of {signal.Signals(-exit_code).name}" if killed and exit_code else "the parser died"
-    return QuarantineError("CRASHED", found, "Treat the file as hostile or damaged; do not open it elsewhere unchecked.")
+    return QuarantineError(
+        "CRASHED", found, "Treat the file as hostile or damaged; do not open it elsewhere unchecked."
+    )

@@ -1,6 +1,6 @@
 """Settings: one YAML file is one reproducible run, validated whole before any data is read.
 
-Order of precedence, low to high: defaults below, the YAML file, environment variables ``SCANLOOM_A__B``, ``--set a.b=c``.
+Precedence, low to high: defaults below, the YAML file, environment variables ``SCANLOOM_A__B``, ``--set a.b=c``.
 Unknown keys are refused with the nearest known name. Settings are frozen.
 """
 
@@ -84,7 +84,14 @@ class PrepareMRToCTSettings(FrozenSettings):
     mr_percentiles: tuple[float, float] = Field(
         (1.0, 99.0), description="Percentiles of the MR inside the body that span the unit range."
     )
-    body_parts: tuple[str, ...] | None = Field(None, description="DICOM body parts to keep, e.g. [HEAD]; null keeps all.")
+    body_parts: tuple[str, ...] | None = Field(
+        None, description="DICOM body parts to keep, e.g. [HEAD]; null keeps all."
+    )
+    pair_by: Literal["frame_of_reference", "subject"] = Field(
+        "frame_of_reference",
+        description="Which CT counts as registered to an MR: one in the same DICOM frame of reference, or any of the "
+        "same subject (only where you know that they are registered, e.g. NIfTI resampled to each other).",
+    )
 
 
 class PrepareSettings(FrozenSettings):
@@ -116,7 +123,11 @@ class TrainLesionsSettings(LoopSettings):
     learning_rate_discriminator: Positive = 2e-4
     betas: tuple[Fraction, Fraction] = (0.0, 0.99)
     ema_decay: Fraction = Field(0.999, description="Decay of the generator's moving average, per step.")
-    diff_augment: tuple[Literal["color", "translation", "cutout"], ...] = ("color", "translation")
+    diff_augment: tuple[Literal["brightness", "contrast", "translation", "cutout"], ...] = (
+        "brightness",
+        "contrast",
+        "translation",
+    )
     r1_gamma: Annotated[float, Field(ge=0)] = Field(0.0, description="Weight of the R1 penalty; 0 is off.")
     mirror: bool = Field(False, description="Show left-right mirrored crops too; keep off where side matters.")
 
@@ -141,8 +152,10 @@ class TrainMRToCTSettings(LoopSettings):
     )
     pool_size: Annotated[int, Field(ge=0)] = 50
     ema_decay: Fraction = 0.995
-    decay_from: Fraction = Field(0.5, description="Share of training after which the learning rate falls linearly to 0.")
-    coordinates: bool = Field(True, description="Give the networks each voxel's position in the body as two channels.")
+    decay_from: Fraction = Field(
+        0.5, description="Share of training after which the learning rate falls linearly to 0."
+    )
+    mirror: bool = Field(True, description="Show left-right mirrored patches too (MR and CT alike).")
 
 
 class TrainSettings(FrozenSettings):
@@ -158,7 +171,9 @@ class GenerateLesionsSettings(FrozenSettings):
     per_class: Count | dict[str, Annotated[int, Field(ge=0)]] = Field(
         200, description="Images for each class, or a mapping from class to number."
     )
-    truncation: Annotated[float, Field(gt=0, le=2)] = Field(1.0, description="Scale of the latent; below 1 is safer, less varied.")
+    truncation: Annotated[float, Field(gt=0, le=2)] = Field(
+        1.0, description="Scale of the latent; below 1 is safer, less varied."
+    )
 
 
 class GenerateMRToCTSettings(FrozenSettings):
@@ -184,7 +199,9 @@ class EvaluateLesionsSettings(FrozenSettings):
     classifier_steps: Count = Field(300, description="Optimizer steps of every classifier, the same in each arm.")
     seeds: Annotated[int, Field(ge=2)] = Field(3, description="Classifiers trained for each arm.")
     kid_subsets: Count = 50
-    neighbors: Count = Field(5, description="k of the nearest-neighbor manifolds (precision, recall, density, coverage).")
+    neighbors: Count = Field(
+        5, description="k of the nearest-neighbor manifolds (precision, recall, density, coverage)."
+    )
     bootstrap: Count = Field(500, description="Resamples of subjects behind each interval.")
 
 

@@ -116,7 +116,9 @@ class Workspace:
     def _check_version(self) -> None:
         path = self.root / "workspace.json"
         if not path.exists():
-            stray = [item.name for item in self.root.iterdir() if item.name not in {"lock", "logs", "identity", ".prefect"}]
+            stray = [
+                item.name for item in self.root.iterdir() if item.name not in {"lock", "logs", "identity", ".prefect"}
+            ]
             if stray:
                 raise WorkspaceError(
                     "A new workspace must be an empty folder.",

@@ -1,0 +1,1 @@
+"""From catalog to arrays: canonical orientation, resampling, bias correction, body masks, intensity maps, splits."""

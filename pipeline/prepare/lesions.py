@@ -1,0 +1,125 @@
+"""The set of class-labeled lesion images: crops from scans with masks, or whole pictures from class folders."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import JsonValue
+
+from pipeline.catalog import Catalog
+from pipeline.errors import InputError
+from pipeline.geometry import to_canonical
+from pipeline.intensity import to_int16
+from pipeline.prepare.lesion_crops import crops_of_lesion, display_volume, image_to_square
+from pipeline.prepare.subjects import kept_in_split
+from pipeline.prepared_set import to_slices, write_image_set
+from pipeline.records import ProgressCallback
+from pipeline.settings import PrepareSettings
+
+_Item = tuple[dict[str, Any], npt.NDArray[np.float32]]
+
+
+def prepare_lesion_set(
+    catalog: Catalog, splits: Mapping[str, str], settings: PrepareSettings, folder: Path, progress: ProgressCallback
+) -> dict[str, JsonValue]:
+    """Write the lesion image set into ``folder``; returns its facts.
+
+    Raises:
+        InputError: no lesion with an image, fewer than two classes, a class too small or absent from train or test.
+    """
+    rows: list[dict[str, Any]] = []
+    images: list[npt.NDArray[np.int16]] = []
+    dropped = 0
+    series = {row["series_id"]: row for row in catalog.series.to_dicts()}
+    for row, image in _items(catalog, series, settings, progress):
+        if not kept_in_split(series[row["series_id"]], dict(splits)):
+            dropped += 1
+            continue
+        rows.append(row | {"image": len(rows), "split": splits[row["subject_id"]]})
+        images.append(to_int16(image))
+    table = pl.DataFrame(rows)
+    _check_lesions(table, catalog, settings)
+    classes = sorted(table["lesion_class"].unique().to_list())
+    counts = {split: dict.fromkeys(classes, 0) for split in ("train", "validation", "test")}
+    for split, lesion_class in zip(table["split"], table["lesion_class"], strict=True):
+        counts[split][lesion_class] += 1
+    per_split = table.group_by("split").agg(pl.col("subject_id").n_unique())
+    facts: dict[str, Any] = {
+        "classes": classes,
+        "size_px": settings.lesions.size_px,
+        "pixel_mm": settings.lesions.pixel_mm if catalog.series["kind"].eq("volume").any() else None,
+        "channels": 1,
+        "modality": settings.lesions.modality if catalog.series["kind"].eq("volume").any() else None,
+        "counts": counts,
+        "subjects": dict(zip(per_split["split"], per_split["subject_id"], strict=True)),
+        "subject_source": sorted(catalog.series["subject_source"].unique().to_list()),
+        "left_out_for_published_split": dropped,
+    }
+    write_image_set(folder, np.stack(images)[:, None], table, facts)
+    return facts
+
+
+def _items(
+    catalog: Catalog, series: Mapping[str, dict[str, Any]], settings: PrepareSettings, progress: ProgressCallback
+) -> Iterator[_Item]:
+    """Every lesion image with its table row, series by series so that a volume is read once."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for lesion in catalog.lesions.sort("series_id", "lesion_id").to_dicts():
+        groups.setdefault(lesion["series_id"], []).append(lesion)
+    for number, (series_id, lesions) in enumerate(groups.items(), 1):
+        source = series[series_id]
+        if source["kind"] == "image":
+            image = image_to_square(catalog.image(source), settings.lesions.size_px)
+            yield from ((_row(lesion, -1), image) for lesion in lesions)
+        elif source["modality"] == settings.lesions.modality:
+            yield from _volume_items(catalog, source, lesions, settings)
+        progress("lesion series", number, len(groups))
+
+
+def _volume_items(
+    catalog: Catalog, source: dict[str, Any], lesions: list[dict[str, Any]], settings: PrepareSettings
+) -> Iterator[_Item]:
+    voxels, affine = catalog.volume(source)
+    volume = display_volume(voxels, affine, source["modality"], settings.mr_to_ct.mr_percentiles)
+    for lesion in lesions:
+        mask, mask_affine = catalog.mask(lesion)
+        inside = to_slices(to_canonical(mask == lesion["mask_value"], mask_affine)[0])
+        for index, crop in crops_of_lesion(volume, inside, settings.lesions):
+            yield _row(lesion, index), crop
+
+
+def _row(lesion: dict[str, Any], slice_index: int) -> dict[str, Any]:
+    kept = {name: lesion[name] for name in ("subject_id", "series_id", "lesion_id", "lesion_class")}
+    return kept | {"slice_index": slice_index}
+
+
+def _check_lesions(table: pl.DataFrame, catalog: Catalog, settings: PrepareSettings) -> None:
+    if table.is_empty():
+        raise InputError(
+            "The lesion track needs lesions: scans with masks and classes, or pictures in class folders.",
+            found=f"{catalog.lesions.height} lesions in the catalog, none on a usable {settings.lesions.modality} scan",
+            allowed="lesions.csv beside the scans, class folders, or a MedMNIST-style npz",
+            change="Add lesions.csv (mask_path,image_path,mask_value,lesion_class), or set tracks: [mr_to_ct].",
+        )
+    counts = Counter(table["lesion_class"])
+    if len(counts) < 2:
+        raise InputError(
+            "A conditional generator and its classifier need at least two lesion classes.",
+            found=f"one class: {next(iter(counts))} ({counts.total()} images)",
+            allowed="two or more classes",
+            change="Add images of another class, e.g. healthy tissue.",
+        )
+    for split, least in (("train", settings.lesions.min_images_per_class), ("test", 1)):
+        held = Counter(table.filter(pl.col("split") == split)["lesion_class"])
+        small = {name: held[name] for name in sorted(counts) if held[name] < least}
+        if small:
+            raise InputError(
+                f"Every lesion class needs images in the {split} split.",
+                found=", ".join(f"{name}: {count}" for name, count in small.items()),
+                allowed=f"at least {least} a class",
+                change="Add subjects with these classes, leave the classes out, or change prepare.split.",
+            )

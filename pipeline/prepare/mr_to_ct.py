@@ -1,0 +1,195 @@
+"""The set of MR and CT volumes that translation is trained and tested on."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import JsonValue
+
+from pipeline.catalog import Catalog
+from pipeline.errors import InputError
+from pipeline.intensity import CT_MAP, GREY_MAP
+from pipeline.prepare.volumes import PreparedVolume, prepare_ct_volume, prepare_grey_case, prepare_mr_volume
+from pipeline.prepared_set import VolumeSetWriter
+from pipeline.records import ProgressCallback
+from pipeline.settings import PrepareMRToCTSettings
+
+
+def prepare_volume_set(
+    catalog: Catalog,
+    splits: Mapping[str, str],
+    settings: PrepareMRToCTSettings,
+    folder: Path,
+    progress: ProgressCallback,
+) -> dict[str, JsonValue]:
+    """Write the volume set into ``folder``; returns its facts.
+
+    Raises:
+        InputError: no MR, no CT, or HU beside grey levels.
+    """
+    volumes = _wanted(catalog.series.filter(pl.col("kind") == "volume"), settings)
+    cases = catalog.series.filter(pl.col("source") == "slice_pairs")
+    _check_modalities(volumes, cases, settings)
+    writer = VolumeSetWriter(folder)
+    if volumes.height:
+        _add_volumes(catalog, volumes, splits, settings, writer, progress)
+    else:
+        _add_cases(catalog, cases, splits, settings, writer, progress)
+    knots = CT_MAP if volumes.height else GREY_MAP
+    facts: dict[str, Any] = {
+        "unit": "HU" if volumes.height else "grey",
+        "ct_map": {"knots_hu": list(knots.knots_hu), "knots_unit": list(knots.knots_unit)},
+        "spacing_mm": list(settings.spacing_mm) if volumes.height else None,
+    }
+    table = writer.close(facts)
+    return facts | _counts(table)
+
+
+def _counts(table: pl.DataFrame) -> dict[str, Any]:
+    per_split = table.group_by("split").agg(pl.col("subject_id").n_unique())
+    mr = table.filter(pl.col("modality") == "MR")
+    return {
+        "subjects": dict(zip(per_split["split"], per_split["subject_id"], strict=True)),
+        "mr_volumes": mr.height,
+        "ct_volumes": table.filter((pl.col("modality") == "CT") & pl.col("own_grid")).height,
+        "pairs": mr.filter(pl.col("pair_volume") >= 0).height,
+    }
+
+
+def _wanted(volumes: pl.DataFrame, settings: PrepareMRToCTSettings) -> pl.DataFrame:
+    known = volumes.filter(pl.col("modality").is_in(["MR", "CT"]))
+    if settings.body_parts is None:
+        return known
+    return known.filter(pl.col("body_part").is_in([part.upper() for part in settings.body_parts]))
+
+
+def _check_modalities(volumes: pl.DataFrame, cases: pl.DataFrame, settings: PrepareMRToCTSettings) -> None:
+    if volumes.height and cases.height:
+        raise InputError(
+            "One set is either in HU or in grey levels.",
+            found=f"{volumes.height} volumes with geometry and {cases.height} pictures without",
+            allowed="one of the two",
+            change="Ingest them into two workspaces.",
+        )
+    present = set(volumes["modality"]) | set(cases["modality"])
+    missing = sorted({"MR", "CT"} - present)
+    if missing:
+        where = f" of body parts {', '.join(settings.body_parts)}" if settings.body_parts else ""
+        raise InputError(
+            "MR-to-CT translation needs MR and CT.",
+            found=f"no {' and no '.join(missing)}{where} in the catalog",
+            allowed="at least one MR and one CT volume, or MR/ and CT/ slice pairs",
+            change="Add the missing scans (see `scanloom quarantine list` for refused ones), or set tracks: [lesions].",
+        )
+
+
+def _add_volumes(
+    catalog: Catalog,
+    volumes: pl.DataFrame,
+    splits: Mapping[str, str],
+    settings: PrepareMRToCTSettings,
+    writer: VolumeSetWriter,
+    progress: ProgressCallback,
+) -> None:
+    rows = volumes.sort("subject_id", "modality", "series_id").to_dicts()
+    mr_rows = [row for row in rows if row["modality"] == "MR"]
+    ct_rows = [row for row in rows if row["modality"] == "CT"]
+    total = len(rows)
+    for number, row in enumerate(mr_rows, 1):
+        mr = prepare_mr_volume(catalog, row, settings)
+        mr_number = _write(writer, row, splits, mr, own_grid=True)
+        partner = _partner(row, ct_rows, settings)
+        if partner is not None:
+            ct = prepare_ct_volume(catalog, partner, settings, mr.grid)
+            writer.link(mr_number, _write(writer, partner, splits, ct, own_grid=False))
+        progress("volumes", number, total)
+    for number, row in enumerate(ct_rows, len(mr_rows) + 1):
+        _write(writer, row, splits, prepare_ct_volume(catalog, row, settings), own_grid=True)
+        progress("volumes", number, total)
+
+
+def _partner(
+    mr: Mapping[str, Any], ct_rows: list[dict[str, Any]], settings: PrepareMRToCTSettings
+) -> dict[str, Any] | None:
+    """The registered CT of an MR: same subject, and same frame of reference unless the settings vouch for it."""
+    frame = mr["frame_of_reference_uid"]
+    for ct in ct_rows:
+        same_frame = frame is not None and ct["frame_of_reference_uid"] == frame
+        if ct["subject_id"] == mr["subject_id"] and (same_frame or settings.pair_by == "subject"):
+            return ct
+    return None
+
+
+def _add_cases(
+    catalog: Catalog,
+    cases: pl.DataFrame,
+    splits: Mapping[str, str],
+    settings: PrepareMRToCTSettings,
+    writer: VolumeSetWriter,
+    progress: ProgressCallback,
+) -> None:
+    """Slice pairs: each case is one volume; slices with a partner come together, the others apart."""
+    groups = list(_case_groups(cases))
+    for number, (mr_rows, ct_rows) in enumerate(groups, 1):
+        written = {}
+        for modality, rows in (("MR", mr_rows), ("CT", ct_rows)):
+            if rows:
+                slices = np.stack([_grey(catalog.image(row)) for row in rows])
+                volume = prepare_grey_case(slices, modality, settings.mr_percentiles)
+                written[modality] = _write(writer, rows[0], splits, volume, own_grid=True)
+        if len(written) == 2:
+            writer.link(written["MR"], written["CT"])
+        progress("cases", number, len(groups))
+
+
+def _case_groups(cases: pl.DataFrame) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """MR rows and CT rows of each case, once for its paired slices and once for each side's unpaired ones."""
+    for _, table in sorted(cases.group_by("subject_id"), key=lambda item: str(item[0])):
+        rows = table.sort("slice_index").to_dicts()
+        by_shape = sorted({tuple(row["shape"]) for row in rows})
+        for shape in by_shape:
+            sides = {
+                modality: [row for row in rows if row["modality"] == modality and tuple(row["shape"]) == shape]
+                for modality in ("MR", "CT")
+            }
+            keys = {side: {row["pair_key"] for row in sides[side]} for side in sides}
+            paired = (keys["MR"] & keys["CT"]) - {None}
+            both = {side: [row for row in sides[side] if row["pair_key"] in paired] for side in sides}
+            alone = {side: [row for row in sides[side] if row["pair_key"] not in paired] for side in sides}
+            for mr_rows, ct_rows in ((both["MR"], both["CT"]), (alone["MR"], []), ([], alone["CT"])):
+                if mr_rows or ct_rows:
+                    yield mr_rows, ct_rows
+
+
+def _grey(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """8-bit grey of a slice; color channels of a grey picture are equal, so the first one speaks for all."""
+    return np.asarray(pixels if pixels.ndim == 2 else pixels[..., 0], dtype=np.uint8)
+
+
+def _write(
+    writer: VolumeSetWriter,
+    row: Mapping[str, Any],
+    splits: Mapping[str, str],
+    volume: PreparedVolume,
+    *,
+    own_grid: bool,
+) -> int:
+    affine = None if volume.grid is None else [float(value) for value in np.asarray(volume.grid.affine).ravel()]
+    return writer.add(
+        {
+            "modality": row["modality"],
+            "subject_id": row["subject_id"],
+            "series_id": row["series_id"],
+            "split": splits[row["subject_id"]],
+            "pair_volume": -1,
+            "own_grid": own_grid,
+            "affine": affine,
+            "mr_low": volume.scale.low if volume.scale else None,
+            "mr_high": volume.scale.high if volume.scale else None,
+        },
+        volume.slices,
+        volume.mask,
+    )

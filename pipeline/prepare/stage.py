@@ -1,0 +1,73 @@
+"""The prepare stage: one set for lesions, one for MR-to-CT."""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from pipeline.catalog import Catalog, read_catalog
+from pipeline.files import sha256_json
+from pipeline.prepare.lesions import prepare_lesion_set
+from pipeline.prepare.mr_to_ct import prepare_volume_set
+from pipeline.prepare.subjects import split_subjects
+from pipeline.records import ProgressCallback, StageRecord, silent
+from pipeline.settings import PrepareSettings, RunSettings
+from pipeline.stage_runner import Stage, StageBody, StageContext, run_stage
+from pipeline.workspace import Workspace
+
+_MODULE = "pipeline.prepare.stage"
+
+
+def prepare_lesions(
+    workspace: Workspace, settings: RunSettings, catalog: StageRecord, *, progress: ProgressCallback = silent
+) -> StageRecord:
+    """Cut, scale and split lesion images; output is a `pipeline.prepared_set.ImageSet`.
+
+    Raises:
+        InputError: the catalog has no usable lesions, or too few of a class.
+    """
+    opened, splits = _open(workspace, settings, catalog)
+
+    def body(context: StageContext) -> dict[str, JsonValue]:
+        return prepare_lesion_set(opened, splits, settings.prepare, context.folder, context.progress)
+
+    return _run("prepare_lesions", body, workspace, settings.prepare, catalog, splits, progress)
+
+
+def prepare_mr_to_ct(
+    workspace: Workspace, settings: RunSettings, catalog: StageRecord, *, progress: ProgressCallback = silent
+) -> StageRecord:
+    """Resample, correct, mask, scale and split MR and CT volumes; output is a `pipeline.prepared_set.VolumeSet`.
+
+    Raises:
+        InputError: the catalog lacks MR or CT.
+    """
+    opened, splits = _open(workspace, settings, catalog)
+
+    def body(context: StageContext) -> dict[str, JsonValue]:
+        return prepare_volume_set(opened, splits, settings.prepare.mr_to_ct, context.folder, context.progress)
+
+    return _run("prepare_mr_to_ct", body, workspace, settings.prepare, catalog, splits, progress)
+
+
+def _open(workspace: Workspace, settings: RunSettings, catalog: StageRecord) -> tuple[Catalog, dict[str, str]]:
+    opened = read_catalog(catalog.path(workspace.root))
+    return opened, split_subjects(workspace, opened, settings.prepare.split)
+
+
+def _run(
+    name: str,
+    body: StageBody,
+    workspace: Workspace,
+    settings: PrepareSettings,
+    catalog: StageRecord,
+    splits: Mapping[str, str],
+    progress: ProgressCallback,
+) -> StageRecord:
+    return run_stage(
+        workspace,
+        Stage(name, _MODULE, body),
+        settings,
+        records={"catalog": catalog},
+        hashes={"splits": sha256_json(dict(splits))},
+        progress=progress,
+    )
