@@ -20,7 +20,6 @@ from pipeline.errors import InputError
 
 Affine = NDArray[np.float64]
 Volume = NDArray[Any]
-
 OBLIQUE_TOLERANCE = 1e-3
 """Largest sine of the angle between a voxel axis and a patient axis that still counts as aligned (0.06 degrees)."""
 
