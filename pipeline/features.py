@@ -4,8 +4,8 @@ A distance between cohorts depends on the features it is taken in, so that every
 SHA-256 of all its parameters, for the report to print. Two need no download:
 
 - `TextureExtractor`: wavelet scattering (Bruna and Mallat, IEEE TPAMI 35:1872, 2013). Moduli of Morlet wavelet
-  transforms, once (S1 = |x ⋆ ψ1| ⋆ φ) and twice (S2 = ||x ⋆ ψ1| ⋆ ψ2| ⋆ φ), with the averaging φ over coarse cells. Scattering
-  is Lipschitz to deformations and sees texture, noise and blur. It has no weights and nothing to train.
+  transforms, once (S1 = |x ⋆ ψ1| ⋆ φ) and twice (S2 = ||x ⋆ ψ1| ⋆ ψ2| ⋆ φ), averaged (φ) over coarse cells.
+  Scattering is Lipschitz to deformations and sees texture, noise and blur. It has no weights, nothing to train.
 - `ClassifierExtractor`: penultimate features of a classifier trained on the real training split of the same run. It
   sees what separates the classes, and answers wildly on images unlike any it was trained on.
 
