@@ -1,13 +1,11 @@
 """Choice of the compute device and of the number of CPU threads."""
 
 import os
-from typing import Literal
 
 import torch
 
 from pipeline.errors import ResourceError
-
-DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
+from pipeline.settings import DeviceChoice
 
 
 def choose_device(choice: DeviceChoice) -> torch.device:

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from pipeline.errors import SettingsError
 
 Track = Literal["lesions", "mr_to_ct"]
+DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -137,7 +138,8 @@ class TrainMRToCTSettings(LoopSettings):
 
     batch_size: Count = 4
     generator: Literal["unet", "resnet"] = "unet"
-    width: Count = 24
+    width: Count = Field(24, description="Channels of a generator at full resolution.")
+    discriminator_width: Count = Field(32, description="Channels of the first layer of a PatchGAN.")
     slices: Literal[1, 3, 5] = Field(1, description="Neighboring slices a network sees: 1 is 2-D, more is 2.5-D.")
     patch_px: Annotated[int, Field(ge=32, multiple_of=16)] = 96
     supervision: Literal["unpaired", "paired", "mixed"] = "unpaired"
@@ -155,7 +157,9 @@ class TrainMRToCTSettings(LoopSettings):
     decay_from: Fraction = Field(
         0.5, description="Share of training after which the learning rate falls linearly to 0."
     )
+    outside_weight: Fraction = Field(0.1, description="Weight of the paired distance outside the body; inside it is 1.")
     mirror: bool = Field(True, description="Show left-right mirrored patches too (MR and CT alike).")
+    coordinates: bool = Field(True, description="Give the networks the position in the body as three more channels.")
 
 
 class TrainSettings(FrozenSettings):
@@ -235,7 +239,7 @@ class RunSettings(FrozenSettings):
 
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$", description="Names the run; no patient data here.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: DeviceChoice = "auto"
     tracks: tuple[Track, ...] = Field(("lesions", "mr_to_ct"), min_length=1, description="What the run makes.")
     ingest: IngestSettings = IngestSettings()
     prepare: PrepareSettings = PrepareSettings()

@@ -2,8 +2,8 @@
 
 The first subjects are laid out in strata (body part, modalities, class), in the order of a keyed hash; each goes to
 the split that lacks most of its share. Subjects that arrive later are assigned by their keyed hash alone, so that
-nobody ever changes sides. Where a source publishes a split, that split is kept; a subject with images in several published
-splits belongs to the strictest of them (test, then validation), and its other images are left out by prepare.
+nobody ever changes sides. Where a source publishes a split, that split is kept; a subject with images in several
+published splits belongs to the strictest of them (test, then validation), and prepare leaves its other images out.
 """
 
 from collections import Counter

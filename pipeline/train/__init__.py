@@ -1,0 +1,1 @@
+"""Training of the two GANs: one shared loop, exact resume, logs, grids."""

@@ -1,0 +1,116 @@
+"""Training of the conditional DCGAN on a prepared image set."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from models.lesion_gan.discriminator import DCGANDiscriminator
+from models.lesion_gan.step import LesionGANStep, LesionStepSettings
+from pipeline.intensity import from_int16
+from pipeline.prepared_set import ImageSet
+from pipeline.settings import TrainLesionsSettings
+from pipeline.train.pictures import tile
+from pipeline.trained_models import (
+    LESION_GENERATOR,
+    LesionGeneratorSettings,
+    build_lesion_generator,
+    save_model,
+)
+
+_GRID_COLUMNS = 10
+
+
+class LesionTraining:
+    """A `pipeline.train.trainee.Trainee` for lesions. Classes are drawn evenly, images evenly within a class.
+
+    Args:
+        images: prepared set; only its training rows are read.
+        settings: networks and loop.
+        seed: of every random draw.
+        device: where the networks live.
+    """
+
+    def __init__(self, images: ImageSet, settings: TrainLesionsSettings, seed: int, device: torch.device) -> None:
+        rows = images.rows("train")
+        self.batch_size = settings.batch_size
+        self._settings, self._device, self._facts = settings, device, images.facts
+        self._pixels = torch.from_numpy(from_int16(np.asarray(images.images[rows]))).to(device)
+        classes = torch.from_numpy(images.class_indices()[rows])
+        self._members = [torch.nonzero(classes == index).flatten() for index in range(len(images.classes))]
+        rng = torch.Generator().manual_seed(seed)
+        self._draw = torch.Generator().manual_seed(seed + 1)
+        self._model_settings = LesionGeneratorSettings(
+            family=settings.family,
+            size_px=images.images.shape[2],
+            channels=images.images.shape[1],
+            classes=tuple(images.classes),
+            latent_size=settings.latent_size,
+            width=settings.width,
+        )
+        generator = build_lesion_generator(self._model_settings, rng)
+        discriminator = DCGANDiscriminator(
+            self._model_settings.size_px,
+            rng,
+            image_channels=self._model_settings.channels,
+            num_classes=len(images.classes),
+            width=settings.width,
+        )
+        self.step = LesionGANStep(generator.to(device), discriminator.to(device), _step_settings(settings), rng)
+        self.generators: Mapping[str, torch.Generator] = {"step": rng, "draw": self._draw}
+        fixed = torch.Generator().manual_seed(seed + 2)
+        self._grid_classes = torch.arange(len(images.classes)).repeat_interleave(_GRID_COLUMNS).to(device)
+        self._grid_latent = torch.randn(len(self._grid_classes), settings.latent_size, generator=fixed).to(device)
+
+    def train_batch(self) -> dict[str, Tensor]:
+        """One step on a class-balanced batch."""
+        classes = torch.randint(len(self._members), (self.batch_size,), generator=self._draw)
+        place = torch.rand(self.batch_size, generator=self._draw)
+        flip = torch.rand(self.batch_size, generator=self._draw) < 0.5
+        rows = torch.stack(
+            [self._members[int(c)][int(p * len(self._members[int(c)]))] for c, p in zip(classes, place, strict=True)]
+        )
+        batch = self._pixels[rows.to(self._device)]
+        if self._settings.mirror:
+            batch = torch.where(flip.to(self._device)[:, None, None, None], batch.flip(3), batch)
+        return self.step.step(batch, classes.to(self._device))
+
+    def learning_rate_factor(self, done: float) -> float:
+        """Constant."""
+        return 1.0
+
+    def grid(self) -> npt.NDArray[np.uint8]:
+        """One row a class, from fixed latents."""
+        images = self.step.sample(self._grid_classes, self._grid_latent)
+        return tile(images[:, 0].float().cpu().numpy(), _GRID_COLUMNS)
+
+    def save(self, folder: Path, images: int) -> dict[str, Any]:
+        """Write the averaged generator and the discriminator."""
+        networks = self.step.networks()
+        card = {
+            "purpose": "synthetic lesion images for research; not for clinical use",
+            "images_shown": images,
+            "trained_on": {"counts": self._facts["counts"]["train"], "modality": self._facts["modality"]},
+            "size_px": self._facts["size_px"],
+            "pixel_mm": self._facts["pixel_mm"],
+        }
+        kept = {name: networks[name] for name in (LESION_GENERATOR, "discriminator")}
+        digest = save_model(folder, self._model_settings, kept, card)
+        counts = {name: sum(p.numel() for p in network.parameters()) for name, network in kept.items()}
+        return {"model_sha256": digest, "parameters": counts}
+
+
+def _step_settings(settings: TrainLesionsSettings) -> LesionStepSettings:
+    return LesionStepSettings(
+        objective=settings.objective,
+        diff_augment=settings.diff_augment,
+        r1_gamma=settings.r1_gamma,
+        ema_decay=settings.ema_decay,
+        learning_rate_generator=settings.learning_rate_generator,
+        learning_rate_discriminator=settings.learning_rate_discriminator,
+        betas=settings.betas,
+    )

@@ -1,0 +1,132 @@
+"""Draws MR and CT patches for translation training from a prepared volume set.
+
+A draw picks a volume in proportion to its slices with body, then a slice, then a patch whose center lies in the body's
+bounding box. Draw first, cut second; the same generator state gives the same batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from models.mr_to_ct.step import MRToCTBatch
+from pipeline.errors import InputError
+from pipeline.intensity import PiecewiseLinearMap, from_int16
+from pipeline.prepared_set import VolumeSet
+from pipeline.settings import TrainMRToCTSettings
+from pipeline.slice_stacks import BodyFrame, neighbors, window
+
+_STORED_AIR = {"MR": -16384, "CT": -1024}
+
+
+class PatchSampler:
+    """Batches of patches for `models.mr_to_ct.step.MRToCTStep`.
+
+    Args:
+        volumes: prepared set; only its training rows are read.
+        settings: patch, slices, supervision.
+        rng: every draw comes from it.
+        device: where batches go.
+
+    Raises:
+        InputError: the training split lacks MR, CT or, for ``paired``, pairs.
+    """
+
+    def __init__(
+        self, volumes: VolumeSet, settings: TrainMRToCTSettings, rng: torch.Generator, device: torch.device
+    ) -> None:
+        self._set, self._settings, self._rng, self._device = volumes, settings, rng, device
+        knots = volumes.facts["ct_map"]
+        self._ct_map = PiecewiseLinearMap(tuple(knots["knots_hu"]), tuple(knots["knots_unit"]))
+        self._ct_air = knots["knots_hu"][0]
+        mr = volumes.volumes("MR", ["train"])
+        self._paired = _places(volumes, [row for row in mr if row["pair_volume"] >= 0])
+        self._mr = _places(volumes, mr)
+        self._ct = _places(volumes, [row for row in volumes.volumes("CT", ["train"]) if row["own_grid"]])
+        self._check()
+
+    def draw(self, batch_size: int) -> MRToCTBatch:
+        """One batch. ``mixed`` draws a pair for every other row, as far as there are pairs."""
+        rows = [self._draw_row(number) for number in range(batch_size)]
+        mr, mr_mask, ct, ct_mask, paired = zip(*rows, strict=True)
+
+        def tensor(parts: Sequence[npt.NDArray[np.float32]]) -> torch.Tensor:
+            return torch.from_numpy(np.stack(parts)).to(self._device)
+
+        return MRToCTBatch(
+            tensor(mr), tensor(ct), tensor(mr_mask), tensor(ct_mask), torch.tensor(paired, device=self._device)
+        )
+
+    def _draw_row(self, number: int) -> tuple[Any, Any, Any, Any, bool]:
+        supervision = self._settings.supervision
+        as_pair = bool(self._paired) and (supervision == "paired" or (supervision == "mixed" and number % 2 == 0))
+        mirrored = self._settings.mirror and float(torch.rand((), generator=self._rng)) < 0.5
+        row, index, frame = self._pick(self._paired if as_pair else self._mr)
+        top, left = self._corner(frame)
+        mr = self._cut(row, frame, index, top, left, mirrored)
+        if as_pair:
+            partner = self._set.row(row["pair_volume"])
+            return (*mr, *self._cut(partner, frame, index, top, left, mirrored), True)
+        row, index, frame = self._pick(self._ct)
+        return (*mr, *self._cut(row, frame, index, *self._corner(frame), mirrored), False)
+
+    def _pick(self, places: list[tuple[dict[str, Any], int, BodyFrame]]) -> tuple[dict[str, Any], int, BodyFrame]:
+        return places[int(torch.randint(len(places), (), generator=self._rng))]
+
+    def _corner(self, frame: BodyFrame) -> tuple[int, int]:
+        half = self._settings.patch_px // 2
+        place = torch.rand(2, generator=self._rng).tolist()
+        rows, columns = (
+            frame.low[axis] + share * (frame.high[axis] - frame.low[axis] + 1)
+            for axis, share in zip((1, 2), place, strict=True)
+        )
+        return int(rows) - half, int(columns) - half
+
+    def _cut(
+        self, row: dict[str, Any], frame: BodyFrame, index: int, top: int, left: int, mirrored: bool
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Network input (k + c, P, P) and body mask (k, P, P) of one patch; outside the body CT is air."""
+        side = self._settings.patch_px
+        stack = neighbors(index, self._settings.slices, row["slices"])
+        mask = window(self._set.mask(row), stack, top, left, side, 0).astype(np.float32)
+        air = _STORED_AIR["MR"] if row["modality"] == "MR" else self._ct_air
+        stored = window(self._set.voxels(row), stack, top, left, side, air)
+        if row["modality"] == "MR":
+            units = from_int16(stored)
+        else:
+            units = self._ct_map.encode(np.where(mask > 0, stored, self._ct_air))
+        parts = [units]
+        if self._settings.coordinates:
+            parts.append(frame.coordinates(index, np.arange(top, top + side), np.arange(left, left + side)))
+        channels = np.concatenate(parts)
+        if mirrored:
+            channels, mask = channels[..., ::-1].copy(), mask[..., ::-1].copy()
+            if self._settings.coordinates:
+                channels[-1] *= -1
+        return channels, mask
+
+    def _check(self) -> None:
+        needs = {"MR volumes": len(self._mr), "CT volumes": len(self._ct)}
+        if self._settings.supervision == "paired":
+            needs = {"registered MR-CT pairs": len(self._paired)}
+        missing = [name for name, count in needs.items() if not count]
+        if missing:
+            raise InputError(
+                f"Training with supervision `{self._settings.supervision}` needs data in the training split.",
+                found=f"no {' and no '.join(missing)}",
+                allowed="at least one of each",
+                change="Add subjects, use supervision: unpaired, or set prepare.mr_to_ct.pair_by: subject "
+                "where you know that MR and CT of a subject are registered.",
+            )
+
+
+def _places(volumes: VolumeSet, rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], int, BodyFrame]]:
+    """Every slice with body of the given volumes, with the volume's row and frame."""
+    places = []
+    for row in rows:
+        mask = volumes.mask(row)
+        frame = BodyFrame.of(mask)
+        places += [(row, int(index), frame) for index in np.flatnonzero(mask.any(axis=(1, 2)))]
+    return places

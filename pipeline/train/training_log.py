@@ -1,0 +1,62 @@
+"""The training log: means of the logged terms over each interval, as Parquet rows and TensorBoard events."""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+
+class TrainingLog:
+    """Collects terms and turns them into one row an interval.
+
+    Args:
+        folder: training output; TensorBoard events go to ``tensorboard/`` in it.
+        rows: rows of an earlier part of the same training.
+    """
+
+    def __init__(self, folder: Path, rows: list[dict[str, Any]]) -> None:
+        self.rows = list(rows)
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._images, self._since = 0, time.monotonic()
+        done = int(self.rows[-1]["images"]) if self.rows else 0
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+
+    def add(self, terms: Mapping[str, Tensor], images: int) -> None:
+        """Take one step's terms; tensors stay on their device until the interval ends."""
+        for name, term in terms.items():
+            value = term.double()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._images += images
+
+    def close_interval(self, images: int) -> None:
+        """Write one row for the interval that ends at ``images``."""
+        row: dict[str, Any] = {"images": images}
+        for name in sorted(self._sums):
+            value = float(self._sums[name]) / self._counts[name]
+            row[name] = value if math.isfinite(value) else None
+            self._writer.add_scalar(name, value, images)
+        speed = self._images / max(time.monotonic() - self._since, 1e-9)
+        self._writer.add_scalar("images_per_s", speed, images)
+        self.rows.append(row)
+        self._sums, self._counts, self._images, self._since = {}, {}, 0, time.monotonic()
+
+    def add_picture(self, picture: Any, images: int) -> None:
+        """Show a grid (H, W) in TensorBoard."""
+        self._writer.add_image("grid", picture, images, dataformats="HW")
+
+    def write(self, path: Path) -> None:
+        """Write every row as Parquet, and flush the events."""
+        pl.DataFrame(self.rows, infer_schema_length=None).write_parquet(path)
+        self._writer.close()
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last row."""
+        return dict(self.rows[-1]) if self.rows else {}

@@ -1,0 +1,105 @@
+"""Trained models on disk: safetensors weights, the settings that rebuild the network, a card of what it was trained on.
+
+A model folder holds ``settings.json`` (how to build the networks), one ``<network>.safetensors`` each, ``card.json``.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from models.lesion_gan.generator import DCGANGenerator
+from models.mr_to_ct.generator import ResNetGenerator, Translator, UNetGenerator
+from pipeline.checkpoints import load_weights, save_tensors
+from pipeline.files import folder_manifest, manifest_hash, read_json, write_json
+
+SETTINGS_FILE, CARD_FILE = "settings.json", "card.json"
+LESION_GENERATOR = "generator_ema"
+MR_TO_CT = "mr_to_ct_ema"
+COORDINATE_CHANNELS = 3
+_UNET_DEPTH = 3
+
+
+class LesionGeneratorSettings(BaseModel):
+    """What rebuilds a lesion generator; ``classes`` are in the order of the condition's index."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    family: Literal["dcgan"]
+    size_px: int
+    channels: int
+    classes: tuple[str, ...]
+    latent_size: int
+    width: int
+
+
+class TranslatorSettings(BaseModel):
+    """What rebuilds an MR-to-CT (or CT-to-MR) translator and feeds it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    generator: Literal["unet", "resnet"]
+    width: int
+    slices: int
+    coordinates: bool
+    patch_px: int
+
+
+def build_lesion_generator(settings: LesionGeneratorSettings, rng: torch.Generator) -> DCGANGenerator:
+    """An untrained lesion generator."""
+    return DCGANGenerator(
+        settings.size_px,
+        rng,
+        image_channels=settings.channels,
+        num_classes=len(settings.classes),
+        latent_size=settings.latent_size,
+        width=settings.width,
+    )
+
+
+def build_translator(settings: TranslatorSettings, rng: torch.Generator) -> Translator:
+    """An untrained translator: stacks of slices, plus coordinates where asked for, to stacks of slices."""
+    channels = settings.slices + (COORDINATE_CHANNELS if settings.coordinates else 0)
+    if settings.generator == "unet":
+        return UNetGenerator(channels, settings.slices, rng, width=settings.width, depth=_UNET_DEPTH)
+    return ResNetGenerator(channels, settings.slices, rng, width=settings.width)
+
+
+def save_model(folder: Path, settings: BaseModel, networks: Mapping[str, nn.Module], card: Mapping[str, Any]) -> str:
+    """Write a model folder; returns the hash of its content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, network in networks.items():
+        save_tensors(folder / f"{name}.safetensors", network.state_dict())
+    write_json(folder / SETTINGS_FILE, settings.model_dump(mode="json"))
+    write_json(folder / CARD_FILE, dict(card))
+    return model_hash(folder)
+
+
+def model_hash(folder: Path) -> str:
+    """Hash over every file of a model folder."""
+    return manifest_hash(folder_manifest(folder))
+
+
+def load_lesion_generator(folder: Path, device: torch.device) -> tuple[DCGANGenerator, LesionGeneratorSettings]:
+    """The averaged lesion generator, in evaluation mode.
+
+    Raises:
+        TrainingError: weights unreadable or of another architecture.
+    """
+    settings = LesionGeneratorSettings.model_validate(read_json(folder / SETTINGS_FILE))
+    network = build_lesion_generator(settings, torch.Generator())
+    load_weights(folder / f"{LESION_GENERATOR}.safetensors", network)
+    return network.to(device).eval(), settings
+
+
+def load_translator(folder: Path, device: torch.device) -> tuple[Translator, TranslatorSettings]:
+    """The averaged MR-to-CT translator, in evaluation mode.
+
+    Raises:
+        TrainingError: weights unreadable or of another architecture.
+    """
+    settings = TranslatorSettings.model_validate(read_json(folder / SETTINGS_FILE))
+    network = build_translator(settings, torch.Generator())
+    load_weights(folder / f"{MR_TO_CT}.safetensors", network)
+    return network.to(device).eval(), settings
