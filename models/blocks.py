@@ -71,10 +71,8 @@ class ResizeConv(nn.Module):
 
 
 def double(images: Tensor) -> Tensor:
-    """Repeat each pixel 2×2, by expansion, whose gradient is a plain sum: (N, C, H, W) → (N, C, 2 H, 2 W)."""
-    count, channels, height, width = images.shape
-    expanded = images[:, :, :, None, :, None].expand(count, channels, height, 2, width, 2)
-    return expanded.reshape(count, channels, 2 * height, 2 * width)
+    """Repeat each pixel 2×2: (N, C, H, W) → (N, C, 2 H, 2 W). Unlike the linear modes, its gradient is reproducible."""
+    return F.interpolate(images, scale_factor=2, mode="nearest")
 
 
 class ResidualBlock(nn.Module):
