@@ -1,0 +1,48 @@
+"""Prefect's settings, made before Prefect is imported.
+
+Unless ``PREFECT_API_URL`` names a server, an embedded one is started whose database lies in the workspace; nothing is
+sent anywhere else. Prefect's own log lines stay out of the terminal, where progress is shown, and out of its database,
+where they could carry paths; ``--debug`` shows them.
+"""
+
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+
+STARTUP_TIMEOUT_S = 120
+"""The embedded server makes its database first; on a busy machine that outlasts Prefect's default of 20 s."""
+
+_ALWAYS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+}
+_UNLESS_SET = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(STARTUP_TIMEOUT_S),
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    "PREFECT_CLI_WRAP_LINES": "false",
+}
+
+
+def settle(workspace_root: Path, *, debug: bool, environment: MutableMapping[str, str] | None = None) -> bool:
+    """Set Prefect's environment variables; call it before ``import prefect``.
+
+    Args:
+        workspace_root: absolute workspace folder.
+        debug: let Prefect log to the terminal.
+        environment: what to change; the process's own when None.
+
+    Returns:
+        True where an embedded server is used, False where ``PREFECT_API_URL`` names one.
+    """
+    variables = os.environ if environment is None else environment
+    embedded = not variables.get("PREFECT_API_URL")
+    variables.update(_ALWAYS)
+    for name, value in _UNLESS_SET.items():
+        variables.setdefault(name, value)
+    variables["PREFECT_LOGGING_LEVEL"] = "DEBUG" if debug else "CRITICAL"
+    if embedded:
+        variables["PREFECT_HOME"] = str(workspace_root / ".prefect")
+        variables["PREFECT_PROFILES_PATH"] = str(workspace_root / ".prefect" / "profiles.toml")
+    return embedded

@@ -1,0 +1,57 @@
+"""From the options of a command to an opened workspace and validated settings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.files import write_text
+from pipeline.settings import RunSettings, find_preset, load, to_yaml
+from pipeline.workspace import Workspace
+
+LAST_SETTINGS = "settings.yaml"
+"""Settings last used in a workspace; commands without --config go on with them."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options that most commands share.
+
+    Attributes:
+        workspace: folder for outputs.
+        config: preset name or YAML file; None goes on with the workspace's last settings, or with the defaults.
+        overrides: ``key=value`` strings.
+        device: overrides the ``device`` setting.
+        debug: show tracebacks and Prefect's log.
+    """
+
+    workspace: Path
+    config: str | None = None
+    overrides: Sequence[str] = ()
+    device: str | None = None
+    debug: bool = False
+
+
+def load_settings(options: Options) -> tuple[RunSettings, str]:
+    """Validated settings, and in words where they come from.
+
+    Raises:
+        SettingsError: a file, key or value is not valid.
+    """
+    overrides = [*options.overrides, *([f"device={options.device}"] if options.device else [])]
+    last = options.workspace.expanduser() / LAST_SETTINGS
+    if options.config is not None:
+        return load(find_preset(options.config), overrides), options.config
+    if last.is_file():
+        return load(last, overrides), "last used in this workspace"
+    return load(None, overrides), "defaults"
+
+
+def open_workspace(options: Options, settings: RunSettings, identity_key: bytes | None = None) -> Workspace:
+    """Open or make the workspace and remember the settings in it.
+
+    Raises:
+        WorkspaceError: it cannot be written.
+    """
+    workspace = Workspace.open(options.workspace, identity_key)
+    write_text(workspace.root / LAST_SETTINGS, to_yaml(settings))
+    return workspace

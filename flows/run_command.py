@@ -1,0 +1,95 @@
+"""What `scanloom run` and `scanloom demo` do: look before leaping, run the Prefect flow, say what came out."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from flows.chain import Call
+from flows.failures import OrchestrationError, Terminated
+from flows.live_run import LiveRun, enrolled
+from flows.prefect_environment import settle
+from flows.progress import display_for
+from flows.requests import Options, load_settings, open_workspace
+from flows.summary import print_preflight, print_summary
+from pipeline.preflight import check_input, estimate, require, survey
+from pipeline.records import StageRecord
+
+
+def run_all(
+    options: Options, input_folder: Path, console: Console, *, fresh: bool = False, identity_key: bytes | None = None
+) -> Mapping[str, StageRecord]:
+    """Take every step from scans to report through Prefect.
+
+    Args:
+        options: workspace, settings, debug.
+        input_folder: the scans.
+        console: where progress and summary are shown.
+        fresh: start trainings over.
+        identity_key: fixed pseudonym key of a new workspace, for phantoms only.
+
+    Returns:
+        Records by step.
+
+    Raises:
+        ScanloomError: the run cannot begin or go on.
+    """
+    began = time.monotonic()
+    settings, _ = load_settings(options)
+    check_input(input_folder, options.workspace)
+    workspace = open_workspace(options, settings, identity_key)
+    with workspace.locked():
+        preflight = estimate(settings, survey(input_folder), workspace.root)
+        print_preflight(console, preflight)
+        require(preflight)
+        display = display_for(console)
+        run = LiveRun(Call(workspace, settings, input_folder, fresh=fresh), display)
+        try:
+            _through_prefect(run, settings.name, console, debug=options.debug)
+        finally:
+            display.close()
+        print_summary(console, workspace, run.chain.records, time.monotonic() - began)
+    return run.chain.records
+
+
+def _through_prefect(run: LiveRun, name: str, console: Console, *, debug: bool) -> None:
+    """Run the flow; a step's own exception comes out as it was raised, whatever Prefect made of it."""
+    embedded = settle(run.chain.call.workspace.root, debug=debug)
+    console.print(_server_notice(embedded), style="dim", highlight=False)
+    from prefect.exceptions import TerminationSignal
+
+    from flows.augment import augment
+
+    with enrolled(run) as token:
+        try:
+            augment(name, token)
+        except TerminationSignal:
+            raise Terminated from None
+        except Exception as error:
+            if run.failure is not None:
+                raise run.failure from None
+            _without_server(run, error, embedded, console)
+
+
+def _without_server(run: LiveRun, error: Exception, embedded: bool, console: Console) -> None:
+    """Prefect itself failed: say so, and whether anything is lost."""
+    if run.complete():
+        console.print(
+            f"Prefect could not record the end of the run ({type(error).__name__}); every step is done.", style="yellow"
+        )
+        return
+    server = "the embedded Prefect server" if embedded else "the Prefect server named by PREFECT_API_URL"
+    raise OrchestrationError(
+        "A run needs a Prefect server, embedded or given.",
+        found=f"{type(error).__name__} while {'talking to' if run.began else 'starting or reaching'} {server}",
+        allowed="a server that answers; the embedded one needs a free local port and a writable workspace",
+        change="Run again: finished steps are kept. Or take the steps one by one without Prefect: `scanloom report`"
+        " runs all of them. --debug shows what Prefect said.",
+    ) from error
+
+
+def _server_notice(embedded: bool) -> str:
+    if embedded:
+        return "Starting the embedded Prefect server; its database stays in the workspace."
+    return "Using the Prefect server named by PREFECT_API_URL."

@@ -1,0 +1,75 @@
+"""What the stage commands do: walk the chain up to a step, without Prefect."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from flows.chain import STEPS, Call
+from flows.live_run import LiveRun
+from flows.progress import display_for
+from flows.requests import Options, load_settings, open_workspace
+from flows.summary import print_summary
+from pipeline.preflight import check_input
+from pipeline.records import StageRecord
+
+
+def run_steps(
+    options: Options,
+    targets: Mapping[str, str] | tuple[str, ...],
+    console: Console,
+    *,
+    input_folder: Path | None = None,
+    fresh: bool = False,
+) -> Mapping[str, StageRecord]:
+    """Reach the target steps, taking what they need first.
+
+    Args:
+        options: workspace, settings, debug.
+        targets: step names; or a mapping from track to step name, of which the tracks in the settings are taken.
+        console: where progress and summary are shown.
+        input_folder: the scans; None goes on with those ingested last.
+        fresh: start trainings over.
+
+    Raises:
+        ScanloomError: a step cannot begin or go on.
+    """
+    began = time.monotonic()
+    settings, origin = load_settings(options)
+    if input_folder is not None:
+        check_input(input_folder, options.workspace)
+    workspace = open_workspace(options, settings)
+    console.print(f"settings: {origin}; workspace: {workspace.root}", style="dim", markup=False, highlight=False)
+    names = targets if isinstance(targets, tuple) else tuple(targets[track] for track in settings.tracks)
+    display = display_for(console)
+    with workspace.locked():
+        run = LiveRun(Call(workspace, settings, input_folder, fresh=fresh), display)
+        order = run.chain.path_to(names)
+        try:
+            for name in order:
+                run.take(name, order)
+        finally:
+            display.close()
+    print_summary(console, workspace, run.chain.records, time.monotonic() - began)
+    for name in names:
+        _print_facts(console, name, run.chain.records[name])
+    return run.chain.records
+
+
+def _print_facts(console: Console, name: str, record: StageRecord) -> None:
+    """Show what a step's record is worth knowing, for steps that the summary has no figures for."""
+    if name == "report" or not record.facts:
+        return
+    console.print(f"\n{STEPS[name].title.capitalize()}", style="bold")
+    for key, value in sorted(record.facts.items()):
+        if value is not None:
+            console.print(f"  {key:20} {_short(value)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_short(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_short, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
