@@ -1,0 +1,1 @@
+"""What the trained models make: synthetic lesion cohorts and pseudo-CT volumes."""

@@ -1,0 +1,97 @@
+"""Pseudo-CT of one MR: network units to HU on the prepared grid, then on the MR's own grid, as NIfTI and DICOM."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from pipeline.geometry import Geometry, axial_geometry_for, is_sheared, resample
+from pipeline.intensity import HU_HIGH, HU_LOW, PiecewiseLinearMap
+from pipeline.prepared_set import from_slices
+from pipeline.scan_io import Algorithm, SourceSeries, uid_from, write_nifti, write_pseudo_ct_series
+
+AIR = {"HU": -1000, "grey": 0}
+"""What lies outside the body: the network's word does not count there."""
+
+BODY_MARGIN_PX = 3
+"""The network's word counts up to this many pixels beyond the MR's body mask, whose edge is uncertain."""
+
+
+def decode_pseudo_ct(
+    units: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8], ct_map: PiecewiseLinearMap, unit: str
+) -> npt.NDArray[np.int16]:
+    """Network units (K, H, W) to HU or grey levels; air outside the body."""
+    disk = np.hypot(*np.mgrid[-BODY_MARGIN_PX : BODY_MARGIN_PX + 1, -BODY_MARGIN_PX : BODY_MARGIN_PX + 1])
+    near = ndimage.binary_dilation(mask.astype(bool), structure=(disk <= BODY_MARGIN_PX)[None])
+    return np.where(near, np.rint(ct_map.decode(units)), AIR[unit]).astype(np.int16)
+
+
+def on_grid(
+    pseudo_ct: npt.NDArray[np.int16], prepared_affine: npt.NDArray[np.float64], target: Geometry
+) -> npt.NDArray[np.int16]:
+    """Resample display slices (K, H, W) of HU to another grid; air beyond the prepared field of view."""
+    volume = from_slices(pseudo_ct).astype(np.float32)
+    hu = resample(volume, prepared_affine, target, fill=AIR["HU"])
+    return np.clip(np.rint(hu), HU_LOW, HU_HIGH).astype(np.int16)
+
+
+def native_geometry(row: Mapping[str, Any]) -> Geometry:
+    """The MR's own grid, from its catalog row."""
+    return Geometry(tuple(row["shape"]), np.asarray(row["affine"], dtype=np.float64).reshape(4, 4))
+
+
+def write_volume(
+    folder: Path,
+    row: Mapping[str, Any],
+    pseudo_ct: npt.NDArray[np.int16],
+    prepared_affine: npt.NDArray[np.float64],
+    algorithm: Algorithm,
+    *,
+    dicom: bool,
+) -> dict[str, str | None]:
+    """Write one case; returns ``nifti_path``, ``dicom_folder``, ``dicom_refusal`` relative to ``folder``.
+
+    The NIfTI lies on the MR's grid exactly. The DICOM series is axial: on the same voxels where the MR runs along the
+    patient axes, resampled where it is oblique.
+
+    Args:
+        folder: output of the stage.
+        row: the MR's catalog row.
+        pseudo_ct: (K, H, W) HU on the prepared grid.
+        prepared_affine: of the prepared canonical grid.
+        algorithm: what made it.
+        dicom: whether a series is wanted.
+    """
+    native = native_geometry(row)
+    subject, series = row["subject_id"], row["series_id"]
+    nifti = f"{subject}/{subject}_{series}_pseudo-ct.nii.gz"
+    hu = on_grid(pseudo_ct, prepared_affine, native)
+    write_nifti(folder / nifti, hu, native.affine, np.int16)
+    written: dict[str, str | None] = {"nifti_path": nifti, "dicom_folder": None, "dicom_refusal": None}
+    if not dicom:
+        return written | {"dicom_refusal": "not asked for (generate.mr_to_ct.dicom is false)"}
+    if is_sheared(native.affine):
+        return written | {"dicom_refusal": "the MR's grid is sheared, which a DICOM series cannot express"}
+    axial = axial_geometry_for(native)
+    voxels = hu if axial == native else on_grid(pseudo_ct, prepared_affine, axial)
+    name = f"{subject}/{subject}_{series}_pseudo-ct_dicom"
+    write_pseudo_ct_series(folder / name, voxels, axial, _source(row), algorithm)
+    return written | {"dicom_folder": name}
+
+
+def _source(row: Mapping[str, Any]) -> SourceSeries:
+    """The MR's remapped identity; an MR that came as NIfTI gets UIDs of its own, shared by its subject's outputs."""
+    subject, series = row["subject_id"], row["series_id"]
+    slices = max(row["shape"])
+    return SourceSeries(
+        patient_id=subject,
+        study_uid=row["study_uid"] or uid_from("study", subject),
+        series_uid=row["series_uid"] or uid_from("series", series),
+        frame_of_reference_uid=row["frame_of_reference_uid"] or uid_from("frame of reference", subject),
+        sop_instance_uids=row["sop_instance_uids"] or [uid_from("image", series, str(k)) for k in range(slices)],
+        patient_position=row["patient_position"] or "HFS",
+        body_part=row["body_part"] or "",
+    )
