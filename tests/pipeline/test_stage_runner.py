@@ -1,0 +1,126 @@
+import pytest
+from pydantic import BaseModel
+
+from pipeline.errors import InputError, WorkspaceError
+from pipeline.ledger import Ledger
+from pipeline.source_hash import source_hash
+from pipeline.stage_runner import Stage, run_stage, stage_key
+from pipeline.workspace import Workspace
+
+
+class Knobs(BaseModel):
+    level: int = 1
+
+
+class Counted:
+    """A body that counts its calls."""
+
+    def __init__(self, error=None):
+        self.calls, self.error, self.seen = 0, error, []
+
+    def __call__(self, context):
+        self.calls += 1
+        self.seen = sorted(path.name for path in context.folder.iterdir())
+        (context.folder / "part").write_text("half", encoding="utf-8")
+        if self.error:
+            raise self.error
+        (context.folder / "data").write_text("whole", encoding="utf-8")
+        return {"answer": 42}
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace.open(tmp_path / "w")
+
+
+def make(workspace, body, *, knobs=None, hashes=None, resumable=False, fresh=False):
+    stage = Stage("demo", "pipeline.files", body, resumable=resumable)
+    return run_stage(workspace, stage, knobs or Knobs(), records={}, hashes=hashes, fresh=fresh)
+
+
+def test_a_second_run_finds_the_first(workspace):
+    body = Counted()
+    first, second = make(workspace, body), make(workspace, body)
+    assert body.calls == 1
+    assert (first.cached, second.cached) == (False, True)
+    assert first.content_sha256 == second.content_sha256
+    assert second.facts == {"answer": 42}
+    assert [row.state for row in Ledger(workspace.ledger_path).rows("demo")] == ["completed", "cached"]
+
+
+@pytest.mark.parametrize("change", [{"knobs": Knobs(level=2)}, {"hashes": {"input": "x"}}])
+def test_other_settings_or_inputs_make_another_output(workspace, change):
+    body = Counted()
+    assert make(workspace, body).key != make(workspace, body, **change).key
+    assert body.calls == 2
+
+
+def test_a_record_of_an_input_enters_the_key(workspace):
+    body = Counted()
+    source = make(workspace, body)
+    stage = Stage("next", "pipeline.files", body)
+    first = run_stage(workspace, stage, Knobs(), records={"source": source})
+    other = run_stage(workspace, stage, Knobs(), records={"source": make(workspace, body, hashes={"i": "1"})})
+    assert first.key == other.key  # equal content, whatever made it
+    assert body.calls == 3
+
+
+@pytest.mark.parametrize("damage", ["flip", "delete", "add"])
+def test_a_damaged_output_is_never_used(workspace, damage):
+    body = Counted()
+    folder = make(workspace, body).path(workspace.root)
+    if damage == "flip":
+        (folder / "data").write_text("whole!", encoding="utf-8")
+    elif damage == "delete":
+        (folder / "data").unlink()
+    else:
+        (folder / "extra").write_text("?", encoding="utf-8")
+    assert make(workspace, body).cached is False
+    assert body.calls == 2
+    assert (folder / "data").read_text(encoding="utf-8") == "whole"
+
+
+def test_a_failure_leaves_no_final_folder_and_is_in_the_ledger(workspace):
+    error = InputError("Rule.", found="f", allowed="a", change="c")
+    with pytest.raises(InputError):
+        make(workspace, Counted(error))
+    row = Ledger(workspace.ledger_path).rows("demo")[-1]
+    assert (row.state, row.message) == ("failed", str(error))
+    assert not [path for path in (workspace.root / "demo").iterdir() if not path.name.endswith(".partial")]
+
+
+def test_only_a_resumable_stage_sees_what_it_left(workspace):
+    for resumable, fresh, expected in ((False, False, []), (True, False, ["part"]), (True, True, [])):
+        with pytest.raises(KeyError):
+            make(workspace, Counted(KeyError()), resumable=True)
+        body = Counted(KeyError())
+        with pytest.raises(KeyError):
+            make(workspace, body, resumable=resumable, fresh=fresh)
+        assert body.seen == expected
+
+
+def test_texts_of_foreign_errors_stay_out_of_the_ledger(workspace):
+    with pytest.raises(ValueError, match="DOE"):
+        make(workspace, Counted(ValueError("PatientName DOE^JANE")))
+    assert Ledger(workspace.ledger_path).rows("demo")[-1].message == "ValueError"
+
+
+def test_a_full_disk_becomes_a_typed_error(workspace):
+    with pytest.raises(WorkspaceError, match="No space left"):
+        make(workspace, Counted(OSError(28, "No space left on device")))
+
+
+def test_equal_runs_in_two_workspaces_have_equal_bytes(tmp_path):
+    records = [make(Workspace.open(tmp_path / name), Counted()) for name in "ab"]
+    assert records[0] == records[1]
+
+
+def test_the_key_holds_the_stage_sources():
+    body = Counted()
+    one, other = Stage("s", "pipeline.files", body), Stage("s", "pipeline.stage_runner", body)
+    assert stage_key(one, {}, Knobs()) != stage_key(other, {}, Knobs())
+
+
+def test_source_hash_follows_imports_but_not_beyond_our_packages():
+    assert source_hash("pipeline.stage_runner") != source_hash("pipeline.files")
+    assert source_hash("json") == source_hash("os")  # none of ours: nothing hashed
