@@ -1,0 +1,221 @@
+"""Turns what layouts find into a catalog: pseudonyms instead of identities, fresh files instead of copies.
+
+De-identified by construction: what leaves are voxels, geometry, defined terms (`allow_list`) and keyed pseudonyms. The
+words they were made from go into the crosswalk, which the caller stores in ``identity/`` and nowhere else.
+"""
+
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.catalog import Catalog, write_catalog
+from pipeline.deidentify import Pseudonymizer
+from pipeline.ingest import allow_list
+from pipeline.ingest.found import (
+    NEAR_DUPLICATES,
+    Found,
+    FoundImage,
+    FoundMask,
+    FoundVolume,
+    Ignored,
+    content_hash,
+)
+from pipeline.ingest.source_tree import Refusal
+from pipeline.ingest.stacks import StackWriter
+from pipeline.near_duplicates import find_near_duplicates, reduce_images
+from pipeline.scan_io import ScanFacts, write_nifti
+
+Row = dict[str, Any]
+Crosswalk = dict[str, dict[str, Any]]
+
+
+class CatalogBuilder:
+    """Collects rows and writes voxels as they come; `finish` writes the tables.
+
+    Args:
+        folder: catalog folder, empty.
+        pseudonymizer: of the workspace.
+    """
+
+    def __init__(self, folder: Path, pseudonymizer: Pseudonymizer) -> None:
+        self._folder = folder
+        self._pseudonyms = pseudonymizer
+        self._stacks = StackWriter(folder / "stacks")
+        self._series: list[Row] = []
+        self._lesions: list[Row] = []
+        self._quarantine: list[Row] = []
+        self._thumbnails: dict[int, NDArray[np.float32]] = {}
+        self._mask_files: Counter[str] = Counter()
+        self.ignored = 0
+        self.crosswalk: Crosswalk = {"subjects": {}, "series": {}, "paths": {}}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stacks.close()
+
+    def add(self, found: Found) -> None:
+        """Take one thing that a layout found."""
+        if isinstance(found, FoundVolume):
+            self._add_volume(found)
+        elif isinstance(found, FoundImage):
+            self._add_image(found)
+        elif isinstance(found, FoundMask):
+            self._add_mask(found)
+        elif isinstance(found, Ignored):
+            self.ignored += found.count
+        else:
+            self._refuse(found)
+
+    @property
+    def accepted(self) -> int:
+        """Series and images so far."""
+        return len(self._series)
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        """Quarantine rows by reason."""
+        return dict(sorted(Counter(str(row["reason"]) for row in self._quarantine).items()))
+
+    def finish(self) -> Catalog:
+        """Name the subjects of images that came without, write the tables."""
+        self._stacks.close()
+        self._name_clusters()
+        subjects = {row["series_id"]: row["subject_id"] for row in self._series}
+        for lesion in self._lesions:
+            lesion["subject_id"] = subjects[lesion["series_id"]]
+        return write_catalog(self._folder, self._series, self._lesions, self._quarantine)
+
+    def _add_volume(self, found: FoundVolume) -> None:
+        series_id = self._series_id(found.word, found.names, found.scan.facts)
+        path = f"volumes/{series_id}.nii"
+        voxels, geometry = found.scan.voxels, found.scan.geometry
+        write_nifti(self._folder / path, voxels, geometry.affine, voxels.dtype)
+        facts, pseudonyms = found.scan.facts, self._pseudonyms
+        self._series.append(
+            _EMPTY_ROW
+            | {
+                "series_id": series_id,
+                "subject_id": self._subject_id(found.subject_word),
+                "subject_source": found.subject_source,
+                "kind": "volume",
+                "source": found.source,
+                "modality": found.scan.modality,
+                "body_part": allow_list.body_part(facts.body_part),
+                "sequence": facts.sequence_name,
+                "unit": "HU" if found.scan.modality == "CT" else "signal",
+                "shape": list(voxels.shape),
+                "spacing_mm": list(geometry.spacing_mm),
+                "affine": geometry.affine.ravel().tolist(),
+                "study_uid": facts.study_uid and pseudonyms.uid(facts.study_uid),
+                "series_uid": facts.series_uid and pseudonyms.uid(facts.series_uid),
+                "frame_of_reference_uid": facts.frame_of_reference_uid and pseudonyms.uid(facts.frame_of_reference_uid),
+                "sop_instance_uids": [pseudonyms.uid(uid) for uid in facts.sop_instance_uids] or None,
+                "patient_position": allow_list.patient_position(facts.patient_position),
+                "path": path,
+                "content_sha256": found.content_sha256,
+            }
+        )
+
+    def _add_image(self, found: FoundImage) -> None:
+        series_id = self._series_id(found.word, found.names, None)
+        content = content_hash(found.pixels)
+        if found.subject_word is None:
+            gray = found.pixels if found.pixels.ndim == 2 else found.pixels.mean(axis=2)
+            self._thumbnails[len(self._series)] = reduce_images([gray])[0]
+        name, row = self._stacks.append(found.pixels)
+        self._series.append(
+            _EMPTY_ROW
+            | {
+                "series_id": series_id,
+                "subject_id": "" if found.subject_word is None else self._subject_id(found.subject_word),
+                "subject_source": found.subject_source,
+                "kind": "image",
+                "source": found.source,
+                "modality": found.modality,
+                "unit": "grey",
+                "shape": list(found.pixels.shape),
+                "path": f"stacks/{name}",
+                "stack_index": row,
+                "slice_index": found.slice_index,
+                "pair_key": found.pair_word and "pair-" + self._pseudonyms.path_hash(found.pair_word),
+                "published_split": found.published_split,
+                "content_sha256": content,
+            }
+        )
+        if found.lesion_class is not None:
+            self._add_lesion(series_id, "image", found.lesion_class, {})
+
+    def _add_mask(self, found: FoundMask) -> None:
+        series_id = self._pseudonyms.series(found.series_word)
+        count = self._mask_files[series_id]
+        self._mask_files[series_id] += 1
+        path = f"masks/{series_id}{f'-{count}' if count else ''}.nii"
+        write_nifti(self._folder / path, found.voxels, found.geometry.affine, np.int16)
+        voxel_mm3 = abs(float(np.linalg.det(found.geometry.affine[:3, :3])))
+        for value, lesion_class in sorted(found.classes.items()):
+            volume = float(np.count_nonzero(found.voxels == value)) * voxel_mm3
+            place = {"mask_path": path, "mask_value": value, "volume_mm3": volume}
+            self._add_lesion(series_id, f"{found.name}\0{value}", lesion_class, place)
+
+    def _add_lesion(self, series_id: str, word: str, lesion_class: str, place: Row) -> None:
+        lesion_id = "les-" + self._pseudonyms.path_hash(f"lesion\0{series_id}\0{word}")
+        row: Row = {"mask_path": None, "mask_value": -1, "volume_mm3": None}
+        row |= {"lesion_id": lesion_id, "series_id": series_id, "lesion_class": lesion_class}
+        self._lesions.append(row | place)
+
+    def _refuse(self, found: Refusal) -> None:
+        error = allow_list.without_free_text(found.error)
+        path_hash = self._path_hash(found.names[0])
+        self._quarantine.append(
+            {
+                "path_hash": path_hash,
+                "files": len(found.names),
+                "reason": error.reason,
+                "found": error.found,
+                "advice": error.advice,
+            }
+        )
+
+    def _name_clusters(self) -> None:
+        """Subject of an image without one: its cluster of near-copies, named after the smallest content hash in it."""
+        rows = list(self._thumbnails)
+        if not rows:
+            return
+        clusters = find_near_duplicates(np.stack([self._thumbnails[row] for row in rows])).clusters
+        names: dict[int, str] = {}
+        for row, cluster in zip(rows, clusters.tolist(), strict=True):
+            content = str(self._series[row]["content_sha256"])
+            names[cluster] = min(names.get(cluster, content), content)
+        for row, cluster in zip(rows, clusters.tolist(), strict=True):
+            self._series[row]["subject_id"] = self._pseudonyms.subject(f"{NEAR_DUPLICATES}\0{names[cluster]}")
+
+    def _series_id(self, word: str, names: tuple[str, ...], facts: ScanFacts | None) -> str:
+        series_id = self._pseudonyms.series(word)
+        original = {} if facts is None else {"series_uid": facts.series_uid, "study_uid": facts.study_uid}
+        self.crosswalk["series"][series_id] = {**original, "paths": [self._path_hash(name) for name in names]}
+        return series_id
+
+    def _subject_id(self, word: str) -> str:
+        subject_id = self._pseudonyms.subject(word)
+        self.crosswalk["subjects"][subject_id] = word
+        return subject_id
+
+    def _path_hash(self, name: str) -> str:
+        path_hash = self._pseudonyms.path_hash(name)
+        self.crosswalk["paths"][path_hash] = name
+        return path_hash
+
+
+_EMPTY_ROW: Row = {
+    "modality": None, "body_part": None, "sequence": None, "spacing_mm": None, "affine": None, "study_uid": None,
+    "series_uid": None, "frame_of_reference_uid": None, "sop_instance_uids": None, "patient_position": None,
+    "stack_index": -1, "slice_index": -1, "pair_key": None, "published_split": None,
+}  # fmt: skip

@@ -1,0 +1,113 @@
+"""Lesions of scans: rows of ``lesions.csv`` joined to the volumes that were accepted."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from pipeline.errors import QuarantineError
+from pipeline.geometry import Geometry
+from pipeline.ingest.found import Found, FoundMask, FoundVolume, Reading
+from pipeline.ingest.lesion_masks import AlignedMask, MaskTask, read_mask
+from pipeline.ingest.lesion_table import TABLE_NAME, LesionRow
+from pipeline.ingest.source_tree import Refusal, SourceFile
+from pipeline.safe_parse import parse_all
+
+
+@dataclass
+class VolumePlaces:
+    """Which volume came from which files, and which files were refused."""
+
+    words: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    grids: dict[str, Geometry] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+
+    def accept(self, volume: FoundVolume) -> FoundVolume | None:
+        """The volume under a word of its own, or None where the same volume was there before."""
+        word, count = volume.word, 1
+        while self.contents.get(word, volume.content_sha256) != volume.content_sha256:
+            count += 1
+            word = f"{volume.word}\0{count}"
+        known = word in self.contents
+        self.contents[word] = volume.content_sha256
+        self.grids[word] = volume.scan.geometry
+        self._place(volume.names, word)
+        return None if known else replace(volume, word=word)
+
+    def refuse(self, names: Sequence[str]) -> None:
+        """Remember files whose volume was refused, and their folders."""
+        for name in names:
+            self.refused.update(_name_and_folders(name))
+
+    def _place(self, names: Sequence[str], word: str) -> None:
+        for name in names:
+            for place in _name_and_folders(name):
+                self.words[place].add(word)
+
+
+def lesions(reading: Reading, places: VolumePlaces, rows: Sequence[LesionRow]) -> Iterator[Found]:
+    """Masks on the grids of their volumes, and a refusal for each row that cannot be trusted."""
+    files = reading.tree.named()
+    groups: dict[tuple[str, str], list[LesionRow]] = defaultdict(list)
+    for row in rows:
+        groups[row.mask_path, row.image_path].append(row)
+    usable = {}
+    for key, members in sorted(groups.items()):
+        refusal = _missing(key, files, places)
+        if refusal is None:
+            usable[key] = members
+        else:
+            yield Refusal(key[:1], refusal)
+    words = [sorted(places.words[image]) for _, image in usable]
+    tasks = [
+        MaskTask(files[mask].path, tuple(_grid(places.grids[word]) for word in candidates))
+        for (mask, _), candidates in zip(usable, words, strict=True)
+    ]
+    outcomes = parse_all(read_mask, tasks, reading.limits)
+    for count, (outcome, (key, members), candidates) in enumerate(
+        zip(outcomes, usable.items(), words, strict=True), start=1
+    ):
+        if outcome.result is None:
+            yield Refusal(key[:1], outcome.refusal or QuarantineError("UNREADABLE", "no result", "Copy it again."))
+        else:
+            word = candidates[outcome.result.grid]
+            yield from _lesions_of_mask(outcome.result, members, word, places.grids[word])
+        reading.progress("masks read", count, len(tasks))
+
+
+def _lesions_of_mask(mask: AlignedMask, rows: Sequence[LesionRow], word: str, grid: Geometry) -> Iterator[Found]:
+    present = set(np.unique(mask.voxels).tolist())
+    name = rows[0].mask_path
+    for row in rows:
+        if row.mask_value not in present:
+            found = f"no voxel of value {row.mask_value} among {len(present - {0})} values"
+            advice = f"Correct mask_value in {TABLE_NAME}, or the mask."
+            yield Refusal((name,), QuarantineError("MASK_VALUE_ABSENT", found, advice))
+    classes = {row.mask_value: row.lesion_class for row in rows if row.mask_value in present}
+    if classes:
+        yield FoundMask(mask.voxels, grid, word, classes, name)
+
+
+def _missing(key: tuple[str, str], files: dict[str, SourceFile], places: VolumePlaces) -> QuarantineError | None:
+    """Why a pair of mask and image cannot be read, or None."""
+    mask, image = key
+    advice = f"Correct the path in {TABLE_NAME}, or add the file."
+    if mask not in files:
+        return QuarantineError("MISSING_REFERENCE", "a mask that is not in the input", advice)
+    if image in places.words:
+        return None
+    if image in places.refused:
+        return QuarantineError("IMAGE_REFUSED", "a lesion of an image that was refused", "See the image's own row.")
+    return QuarantineError("MISSING_REFERENCE", "an image that is not among the scans", advice)
+
+
+def _grid(geometry: Geometry) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    return geometry.shape, tuple(geometry.affine.ravel().tolist())
+
+
+def _name_and_folders(name: str) -> Iterator[str]:
+    parts = name.split("/")
+    for end in range(len(parts), 0, -1):
+        yield "/".join(parts[:end])

@@ -1,0 +1,196 @@
+"""Scans: DICOM series and NIfTI files in any mixture of folders, and an optional ``lesions.csv`` at the root.
+
+DICOM is found by content, NIfTI by name. A subject is the PatientID of DICOM (the study where it is missing), the
+``sub-`` label of BIDS, else the PatientID in the JSON beside a NIfTI file, else its file name. Equal words are one
+subject, wherever they come from.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline.errors import QuarantineError
+from pipeline.ingest.found import Found, FoundVolume, Ignored, Layout, Reading
+from pipeline.ingest.isolated import parse_each
+from pipeline.ingest.layouts.scan_lesions import VolumePlaces, lesions
+from pipeline.ingest.lesion_table import TABLE_NAME, LesionRow, read_lesion_table
+from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree, looks_dicom
+from pipeline.safe_parse import Outcome, parse_all
+from pipeline.scan_io import Scan, SeriesKey, find_dicom_series, read_dicom_series, read_nifti
+
+NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
+_NOTES = frozenset({"readme", "license", "licence", "changes", "copying", "notice", "makefile", "version"})
+_BIDS_SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[_/.])")
+_BIDS_ENDING = re.compile(r"_(T1w|T2w|PDw|T2starw|FLAIR|inplaneT1|inplaneT2|T1map|T2map|ct|CT)$")
+
+Paths = tuple[Path, ...]
+
+
+def recognize(tree: SourceTree) -> str | None:
+    """See `Layout.recognize`."""
+    nifti = sum(file.suffix in NIFTI_SUFFIXES for file in tree.files)
+    dicom = sum(looks_dicom(file) for file in tree.files if _may_be_dicom(file))
+    if nifti + dicom == 0:
+        return None
+    table = f", with {TABLE_NAME}" if TABLE_NAME in tree.named() else ""
+    return f"{dicom} DICOM files by content, {nifti} NIfTI files{table}"
+
+
+def read(reading: Reading) -> Iterator[Found]:
+    """See `Layout.read`."""
+    files = reading.tree.named()
+    rows = read_lesion_table(files[TABLE_NAME]) if TABLE_NAME in files else []
+    masks = {row.mask_path for row in rows}
+    dicom = [file for file in reading.tree.files if _may_be_dicom(file) and looks_dicom(file)]
+    nifti = [file for file in reading.tree.files if file.suffix in NIFTI_SUFFIXES and file.name not in masks]
+    strays = _strays(reading.tree, {file.name for file in (*dicom, *nifti)} | masks)
+    yield Ignored(len(files) - len(dicom) - len(nifti) - len(masks & set(files)) - len(strays))
+    for stray in strays:
+        advice = "Convert it to DICOM Part 10 if it is an image; it is never read by force."
+        yield Refusal((stray.name,), QuarantineError("NOT_DICOM", "no DICOM magic after the preamble", advice))
+    yield from _volumes(reading, dicom, nifti, rows)
+
+
+def read_keys(paths: Paths) -> list[SeriesKey | QuarantineError]:
+    """Series key of each DICOM file; runs in the parsing process."""
+    keys: list[SeriesKey | QuarantineError] = []
+    for path in paths:
+        found = list(find_dicom_series([path]))
+        keys.append(found[0] if found else QuarantineError("NOT_DICOM", "the file changed while it was read", "Retry."))
+    return keys
+
+
+def read_series(paths: Paths) -> Scan:
+    """One DICOM series; runs in the parsing process."""
+    return read_dicom_series(paths)
+
+
+def read_nifti_files(paths: Paths) -> Scan:
+    """One NIfTI file; runs in the parsing process."""
+    return read_nifti(paths[0])
+
+
+def _volumes(
+    reading: Reading, dicom: Sequence[SourceFile], nifti: Sequence[SourceFile], rows: Sequence[LesionRow]
+) -> Iterator[Found]:
+    """Every volume and refusal, then the lesions of the volumes."""
+    places = VolumePlaces()
+    names = {file.path: file.name for file in (*dicom, *nifti)}
+    total, done = len(names), 0
+    for outcome in _outcomes(reading, dicom, nifti):
+        task_names = tuple(names[path] for path in outcome.task)
+        done += len(task_names)
+        reading.progress("files read", min(done, total), total)
+        refusal = outcome.refusal or _unusable(outcome.result, reading.settings.min_slices)
+        if refusal is not None or outcome.result is None:
+            places.refuse(task_names)
+            yield Refusal(task_names, refusal or QuarantineError("UNREADABLE", "no result", "Copy it again."))
+            continue
+        volume = _found(outcome.result, task_names)
+        placed = places.accept(volume)
+        yield placed or Refusal(task_names, _DUPLICATE)
+    yield from lesions(reading, places, rows)
+
+
+def _outcomes(
+    reading: Reading, dicom: Sequence[SourceFile], nifti: Sequence[SourceFile]
+) -> Iterator[Outcome[Paths, Scan]]:
+    """Outcome of every series and file; a series that fails as a whole is tried again folder by folder.
+
+    Archives hold the same series more than once, and one bad copy must not cost the good one.
+    """
+    groups: dict[SeriesKey, list[Path]] = defaultdict(list)
+    for key_outcome in parse_each(read_keys, [file.path for file in dicom], reading.limits):
+        key = key_outcome.result
+        if key is None:
+            yield Outcome((key_outcome.task,), None, key_outcome.refusal)
+        elif key.series_uid:
+            groups[key].append(key_outcome.task)
+        else:
+            groups[key._replace(series_uid=f"\0{len(groups)}")] = [key_outcome.task]
+    again: list[Paths] = []
+    for outcome in parse_all(read_series, [tuple(paths) for paths in groups.values()], reading.limits):
+        folders = _by_folder(outcome.task)
+        if outcome.refusal is not None and len(folders) > 1:
+            again += folders
+        else:
+            yield outcome
+    yield from parse_all(read_series, again, reading.limits)
+    single: list[Paths] = [(file.path,) for file in nifti]
+    yield from parse_all(read_nifti_files, single, reading.limits)
+
+
+def _by_folder(paths: Paths) -> list[Paths]:
+    folders: dict[Path, list[Path]] = defaultdict(list)
+    for path in paths:
+        folders[path.parent].append(path)
+    return [tuple(members) for members in folders.values()]
+
+
+def _found(scan: Scan, names: tuple[str, ...]) -> FoundVolume:
+    facts = scan.facts
+    if _is_nifti(names[0]):
+        subject, source = _nifti_subject(names[0], facts.patient_id)
+        return FoundVolume(scan, "nifti", f"nifti\0{names[0]}", subject, source, names)
+    orientation = ",".join(f"{value:.3f}" for value in scan.geometry.direction.ravel() + 0.0)
+    word = f"dicom\0{facts.series_uid or names[0]}\0{orientation}\0{scan.geometry.shape[:2]}"
+    if facts.patient_id:
+        return FoundVolume(scan, "dicom", word, facts.patient_id, "patient_id", names)
+    return FoundVolume(scan, "dicom", word, facts.study_uid or names[0], "study" if facts.study_uid else "file", names)
+
+
+def _nifti_subject(name: str, patient_id: str | None) -> tuple[str, str]:
+    """Word and source of a NIfTI file's subject.
+
+    >>> _nifti_subject("sub-07/anat/sub-07_T1w.nii.gz", None), _nifti_subject("ct/case3_ct.nii", None)
+    (('sub-07', 'bids'), ('case3', 'file'))
+    """
+    label = _BIDS_SUBJECT.search(name)
+    if label is not None:
+        return label[1], "bids"
+    if patient_id is not None:
+        return patient_id, "patient_id"
+    stem = re.sub(r"\.nii(\.gz)?$", "", name.rpartition("/")[2], flags=re.IGNORECASE)
+    return _BIDS_ENDING.sub("", stem), "file"
+
+
+def _unusable(scan: Scan | None, min_slices: int) -> QuarantineError | None:
+    """Why a volume that was read is of no use, or None."""
+    if scan is None:
+        return None
+    if scan.modality is None:
+        advice = 'Name the file as BIDS does (_T1w, _T2w, _ct ...) or put "Modality" into a JSON beside it.'
+        return QuarantineError("UNKNOWN_MODALITY", "a volume that does not tell whether it is MR or CT", advice)
+    if (scan.facts.burned_in_annotation or "").upper() == "YES":
+        advice = "Remove the text from the pixels, then set BurnedInAnnotation to NO."
+        return QuarantineError("BURNED_IN_TEXT", "BurnedInAnnotation is YES", advice)
+    if min(scan.voxels.shape) < min_slices:
+        found = f"a volume of {' x '.join(str(size) for size in scan.voxels.shape)} voxels"
+        advice = f"At least {min_slices} slices are needed; lower ingest.min_slices to keep thinner volumes."
+        return QuarantineError("TOO_FEW_SLICES", found, advice)
+    return None
+
+
+def _strays(tree: SourceTree, known: set[str]) -> list[SourceFile]:
+    """Files that by their name could be DICOM but by their content are not."""
+    return [file for file in tree.files if file.name not in known and _may_be_dicom(file) and file.size > 0]
+
+
+def _may_be_dicom(file: SourceFile) -> bool:
+    """DICOM endings, no ending, or the numbers that a UID used as a name ends with; content decides."""
+    if file.suffix in DICOM_SUFFIXES or file.suffix[1:].isdigit():
+        return True
+    return not file.suffix and file.stem.lower() not in _NOTES
+
+
+def _is_nifti(name: str) -> bool:
+    return name.lower().endswith(tuple(NIFTI_SUFFIXES))
+
+
+_DUPLICATE = QuarantineError(
+    "DUPLICATE_SERIES", "the same series with the same voxels and grid a second time", "Nothing to do; one is kept."
+)
+
+LAYOUT = Layout(recognize, read)
