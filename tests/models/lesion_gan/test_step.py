@@ -1,0 +1,193 @@
+"""The lesion step: who moves when, exact resumption, guarded updates, learning in the right direction."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.lesion_gan.discriminator import DCGANDiscriminator
+from models.lesion_gan.generator import DCGANGenerator
+from models.lesion_gan.step import R1_INTERVAL, LesionGANStep, LesionStepSettings
+from models.losses import OBJECTIVES, NonFiniteLossError
+
+
+def build(settings: LesionStepSettings | None = None, *, width: int = 4, num_classes: int = 2) -> LesionGANStep:
+    rng = torch.Generator().manual_seed(0)
+    generator = DCGANGenerator(32, rng, num_classes=num_classes, latent_size=8, width=width)
+    discriminator = DCGANDiscriminator(32, rng, num_classes=num_classes, width=width)
+    return LesionGANStep(generator, discriminator, settings or LesionStepSettings(), rng)
+
+
+def batch(count: int = 4, seed: int = 5) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 1, 32, 32, generator=rng) * 2 - 1, torch.arange(count) % 2
+
+
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_resumed_from_its_parts_is_bit_identical() -> None:
+    settings = LesionStepSettings(r1_gamma=1.0)
+    first = build(settings)
+    for seed in range(R1_INTERVAL - 1):  # the next R1 penalty falls into the resumed part
+        first.step(*batch(seed=seed))
+    second = build(settings)
+    second.rng.set_state(first.rng.get_state())
+    for name, network in second.networks().items():
+        network.load_state_dict(first.networks()[name].state_dict())
+    for name, optimizer in second.optimizers().items():
+        optimizer.load_state_dict(deepcopy(first.optimizers()[name].state_dict()))
+    second.load_extra_state(first.extra_state())
+    for seed in range(3):
+        terms, resumed = first.step(*batch(seed=50 + seed)), second.step(*batch(seed=50 + seed))
+        assert same(terms, resumed)
+        assert terms.keys() == resumed.keys()
+        assert ("r1" in terms) == (seed == 1)
+    for name, network in first.networks().items():
+        assert same(weights(network), weights(second.networks()[name])), name
+
+
+@pytest.mark.parametrize("frozen", ["generator", "discriminator"])
+def test_each_player_moves_only_in_its_own_turn(frozen: str) -> None:
+    step = build()
+    images, classes = batch()
+    before = {name: weights(network) for name, network in step.networks().items()}
+    fakes = step.generator(torch.zeros(4, 8), classes)
+    if frozen == "discriminator":
+        step._generator_step(fakes, classes)
+        assert same(before["discriminator"], weights(step.discriminator))
+        assert all(parameter.grad is None for parameter in step.discriminator.parameters())
+        assert not torch.equal(before["generator"]["seed.weight"], step.generator.seed.weight)
+    else:
+        generator = weights(step.generator)
+        step._discriminator_step(images, fakes.detach(), classes)
+        assert same(generator, weights(step.generator))
+        changed = {name for name, value in weights(step.discriminator).items() if "original" in name}
+        assert any(
+            not torch.equal(before["discriminator"][name], weights(step.discriminator)[name]) for name in changed
+        )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_losses_are_those_of_the_objective_on_the_scores_of_d(name: str) -> None:
+    settings = LesionStepSettings(objective=name, diff_augment=(), learning_rate_discriminator=0.0)
+    step = build(settings)
+    images, classes = batch()
+    fakes = step.generator(torch.zeros(4, 8), classes).detach()
+    terms = step._discriminator_step(images, fakes, classes)
+    step.discriminator.eval()
+    real_scores, fake_scores = step.discriminator(images, classes), step.discriminator(fakes, classes)
+    expected = OBJECTIVES[name].discriminator_loss(real_scores, fake_scores)
+    assert torch.allclose(terms["d_loss"], expected, atol=1e-5)
+    assert torch.allclose(terms["d_real_score"], real_scores.mean(), atol=1e-5)
+    assert torch.allclose(terms["d_fake_score"], fake_scores.mean(), atol=1e-5)
+
+
+def test_d_learns_to_tell_images_from_the_fakes_of_a_generator_that_stands_still() -> None:
+    step = build(LesionStepSettings(learning_rate_generator=0.0, learning_rate_discriminator=2e-3, diff_augment=()))
+    images, classes = batch(8)
+    terms = [step.step(images, classes) for _ in range(25)]
+    assert terms[-1]["d_loss"] < terms[0]["d_loss"]
+    assert terms[-1]["p_real_over_fake"] == 1
+
+
+def test_g_raises_the_scores_of_its_fakes_against_a_d_that_stands_still() -> None:
+    step = build(LesionStepSettings(learning_rate_discriminator=0.0, learning_rate_generator=2e-3, diff_augment=()))
+    images, classes = batch(8)
+    terms = [step.step(images, classes) for _ in range(25)]
+    assert terms[-1]["d_fake_score"] > terms[0]["d_fake_score"]
+
+
+def test_a_tiny_gan_learns_the_brightness_of_each_class() -> None:
+    settings = LesionStepSettings(
+        diff_augment=(), learning_rate_generator=2e-3, learning_rate_discriminator=2e-3, ema_decay=0.9
+    )
+    step, rng = build(settings, width=6), torch.Generator().manual_seed(9)
+    classes = torch.arange(16) % 2
+    for _ in range(150):
+        level = torch.where(classes == 0, -0.6, 0.6)[:, None, None, None]
+        step.step(level + 0.1 * torch.randn(16, 1, 32, 32, generator=rng), classes)
+    sampled = step.sample(classes, torch.randn(16, 8, generator=rng)).mean(dim=(1, 2, 3))
+    assert sampled[classes == 0].mean() < -0.3
+    assert sampled[classes == 1].mean() > 0.3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_batch_that_is_not_finite_raises_and_no_weight_moves(value: float) -> None:
+    step = build()
+    step.step(*batch())
+    images, classes = batch()
+    images[1, 0, 3, 3] = value
+    discriminator, average = weights(step.discriminator), weights(step.ema.average)
+    trained = [parameter.detach().clone() for parameter in step.generator.parameters()]
+    with pytest.raises(NonFiniteLossError, match="d_loss"):
+        step.step(images, classes)
+    assert same(discriminator | {}, weights(step.discriminator) | {}) or all(
+        torch.equal(value, weights(step.discriminator)[name])
+        for name, value in discriminator.items()
+        if name.endswith("original")
+    )
+    assert same(average, weights(step.ema.average))
+    assert all(torch.equal(a, b) for a, b in zip(trained, step.generator.parameters(), strict=True))
+    assert all(torch.isfinite(term) for term in step.step(*batch()).values())
+
+
+def test_the_batch_is_left_as_it_was() -> None:
+    step = build(LesionStepSettings(r1_gamma=1.0))
+    images, classes = batch()
+    copy, class_copy = images.clone(), classes.clone()
+    step.step(images, classes)
+    assert torch.equal(images, copy)
+    assert torch.equal(classes, class_copy)
+    assert not images.requires_grad
+
+
+def test_sampling_uses_the_average_and_depends_on_nothing_but_its_arguments() -> None:
+    step = build()
+    for seed in range(3):
+        step.step(*batch(seed=seed))
+    classes, latent = torch.tensor([0, 1]), torch.randn(2, 8, generator=torch.Generator().manual_seed(3))
+    state = step.rng.get_state()
+    images = step.sample(classes, latent)
+    assert torch.equal(images, step.ema.average(latent, classes))
+    assert torch.equal(images, step.sample(classes, latent))
+    assert torch.equal(step.rng.get_state(), state)
+    assert not torch.equal(images, step.generator.eval()(latent, classes))
+
+
+def test_learning_rates_scale_with_the_settings() -> None:
+    step = build(LesionStepSettings(learning_rate_generator=1e-3, learning_rate_discriminator=4e-3))
+    step.set_learning_rate_factor(0.5)
+    step.set_learning_rate_factor(0.25)
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in step.optimizers().items()}
+    assert rates == {"generator": 2.5e-4, "discriminator": 1e-3}
+
+
+def test_diversity_is_one_for_the_real_batch_itself_and_zero_after_collapse() -> None:
+    step = build(LesionStepSettings(learning_rate_generator=0.0))
+    with torch.no_grad():
+        for parameter in step.generator.to_image.parameters():
+            parameter.zero_()
+    assert step.step(*batch())["diversity"] == 0
+
+
+def test_bad_batches_and_networks_that_do_not_match_are_refused() -> None:
+    step = build()
+    images, classes = batch()
+    with pytest.raises(ValueError, match=r"\(4, 1, 16, 16\)[\s\S]*\(N, 1, 32, 32\)"):
+        step.step(images[:, :, ::2, ::2], classes)
+    with pytest.raises(ValueError, match="N ≥ 2"):
+        step.step(images[:1], classes[:1])
+    with pytest.raises(ValueError, match=r"\[0, 1, 2\][\s\S]*0 to 1"):
+        step.step(images, torch.tensor([0, 1, 2, 0]))
+    rng = torch.Generator().manual_seed(0)
+    with pytest.raises(ValueError, match="same images"):
+        LesionGANStep(DCGANGenerator(32, rng, num_classes=2), DCGANDiscriminator(32, rng), LesionStepSettings(), rng)
+    with pytest.raises(ValueError, match="blur"):
+        build(LesionStepSettings(diff_augment=("blur",)))
