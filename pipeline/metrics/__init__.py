@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.metrics.mae import mae, mean_error
-from pipeline.metrics.ms_ssim import ms_ssim
+from pipeline.metrics.mae import mae as _score_mae
+from pipeline.metrics.mae import mean_error as _score_mean_error
+from pipeline.metrics.ms_ssim import ms_ssim as _score_ms_ssim
 from pipeline.metrics.pairs import DIALECTS, ValueRange, Volume
-from pipeline.metrics.psnr import psnr
-from pipeline.metrics.ssim import ssim
+from pipeline.metrics.psnr import psnr as _score_psnr
+from pipeline.metrics.ssim import ssim as _score_ssim
+
+# Underscored, because a function named like its file would hide the file from `import pipeline.metrics.ssim`.
 
 __all__ = ["DIALECTS", "METRICS", "PairedMetric", "ValueRange"]
 
@@ -37,23 +40,23 @@ class PairedMetric:
 
 
 def _mae(ct: Volume, pseudo_ct: Volume, mask: Volume | None, value_range: ValueRange) -> float:
-    return mae(ct, pseudo_ct, mask)
+    return _score_mae(ct, pseudo_ct, mask)
 
 
 def _mean_error(ct: Volume, pseudo_ct: Volume, mask: Volume | None, value_range: ValueRange) -> float:
-    return mean_error(ct, pseudo_ct, mask)
+    return _score_mean_error(ct, pseudo_ct, mask)
 
 
 def _ms_ssim_coarsest(ct: Volume, pseudo_ct: Volume, mask: Volume | None, value_range: ValueRange) -> float:
-    return ms_ssim(ct, pseudo_ct, mask, value_range, "coarsest_only")
+    return _score_ms_ssim(ct, pseudo_ct, mask, value_range, "coarsest_only")
 
 
 METRICS: dict[str, PairedMetric] = {
     "mae": PairedMetric("MAE", "HU", "lower", ranged=False, compute=_mae),
     "mean_error": PairedMetric("Mean error", "HU", "zero", ranged=False, compute=_mean_error),
-    "psnr": PairedMetric("PSNR", "dB", "higher", ranged=True, compute=psnr),
-    "ssim": PairedMetric("SSIM", "", "higher", ranged=True, compute=ssim),
-    "ms_ssim": PairedMetric("MS-SSIM (luminance at every scale)", "", "higher", ranged=True, compute=ms_ssim),
+    "psnr": PairedMetric("PSNR", "dB", "higher", ranged=True, compute=_score_psnr),
+    "ssim": PairedMetric("SSIM", "", "higher", ranged=True, compute=_score_ssim),
+    "ms_ssim": PairedMetric("MS-SSIM (luminance at every scale)", "", "higher", ranged=True, compute=_score_ms_ssim),
     "ms_ssim_coarsest": PairedMetric(
         "MS-SSIM (luminance at the coarsest scale)", "", "higher", ranged=True, compute=_ms_ssim_coarsest
     ),

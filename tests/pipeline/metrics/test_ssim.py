@@ -3,7 +3,6 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from pipeline.errors import InputError
-from pipeline.metrics import ssim as subject
 from pipeline.metrics.pairs import DIALECTS
 from pipeline.metrics.ssim import dialect_name, ssim
 
@@ -52,7 +51,7 @@ def test_equal_images_score_one_and_noise_lowers_the_score() -> None:
 def test_float32_of_large_images_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     ct, pseudo_ct = pair((20, 20, 10))
     exact = ssim(ct, pseudo_ct, None, BOUNDS)
-    monkeypatch.setattr(subject, "FLOAT64_VOXELS", 0)
+    monkeypatch.setattr("pipeline.metrics.ssim.FLOAT64_VOXELS", 0)
     assert ssim(ct, pseudo_ct, None, BOUNDS) == pytest.approx(exact, abs=1e-4)
 
 
