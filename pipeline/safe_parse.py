@@ -5,6 +5,7 @@ serves tasks one after another; when a task kills it or outlasts its time, the c
 """
 
 import multiprocessing
+import os
 import resource
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -103,12 +104,25 @@ def _serve(pipe: Connection, parse: Callable[[Any], Any], memory_mb: int) -> Non
     resource.setrlimit(resource.RLIMIT_AS, (memory_mb * _MIB, memory_mb * _MIB))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _silence()
     while True:
         try:
             task = pipe.recv()
         except (EOFError, OSError):
             return
-        pipe.send(_attempt(parse, task))
+        answer = _attempt(parse, task)
+        try:
+            pipe.send(answer)
+        except (MemoryError, ValueError):  # too large to copy within the limit, or for one message
+            pipe.send((None, _out_of_memory()))
+
+
+def _silence() -> None:
+    """Send output to nowhere: warnings and tracebacks of parsers quote headers."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _attempt(parse: Callable[[Any], Any], task: Any) -> tuple[Any, QuarantineError | None]:
@@ -118,11 +132,15 @@ def _attempt(parse: Callable[[Any], Any], task: Any) -> tuple[Any, QuarantineErr
     except QuarantineError as refusal:
         return None, refusal
     except MemoryError:
-        advice = "Raise ingest.memory_limit_mb if the file is merely large."
-        return None, QuarantineError("OUT_OF_MEMORY", "the parser ran into its memory limit", advice)
+        return None, _out_of_memory()
     except BaseException as error:  # a parser has been seen to raise a bare BaseException
         advice = "Open the file in a viewer; if it is sound, report which writer made it."
         return None, QuarantineError("UNREADABLE", f"{type(error).__name__} while parsing", advice)
+
+
+def _out_of_memory() -> QuarantineError:
+    advice = "Raise ingest.memory_limit_mb if the file is merely large."
+    return QuarantineError("OUT_OF_MEMORY", "the parser ran into its memory limit", advice)
 
 
 def _crash(exit_code: int | None) -> QuarantineError:

@@ -26,7 +26,8 @@ from pipeline.ingest.found import (
 )
 from pipeline.ingest.source_tree import Refusal
 from pipeline.ingest.stacks import StackWriter
-from pipeline.near_duplicates import find_near_duplicates, reduce_images
+from pipeline.ingest.thumbnails import thumbnail
+from pipeline.near_duplicates import find_near_duplicates
 from pipeline.scan_io import ScanFacts, write_nifti
 
 Row = dict[str, Any]
@@ -128,8 +129,7 @@ class CatalogBuilder:
         series_id = self._series_id(found.word, found.names, None)
         content = content_hash(found.pixels)
         if found.subject_word is None:
-            gray = found.pixels if found.pixels.ndim == 2 else found.pixels.mean(axis=2)
-            self._thumbnails[len(self._series)] = reduce_images([gray])[0]
+            self._thumbnails[len(self._series)] = thumbnail(found.pixels)
         name, row = self._stacks.append(found.pixels)
         self._series.append(
             _EMPTY_ROW
@@ -189,7 +189,7 @@ class CatalogBuilder:
         rows = list(self._thumbnails)
         if not rows:
             return
-        clusters = find_near_duplicates(np.stack([self._thumbnails[row] for row in rows])).clusters
+        clusters = find_near_duplicates([self._thumbnails[row] for row in rows]).clusters
         names: dict[int, str] = {}
         for row, cluster in zip(rows, clusters.tolist(), strict=True):
             content = str(self._series[row]["content_sha256"])
