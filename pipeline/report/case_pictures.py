@@ -1,0 +1,204 @@
+"""Pictures of the MR-to-CT track: MR | pseudo-CT | CT | signed error at several heights, in stated windows.
+
+Where there are more cases than are shown, those shown spread evenly from the lowest to the highest error, measured as
+mean absolute difference inside the body outline; it ranks cases only, the results tables hold the figures that count.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from pipeline.intensity import from_int16
+from pipeline.prepared_set import VolumeSet
+from pipeline.report.pictures import Bytes, Picture, Window, display_size, diverging, picture, resized
+
+MR_WINDOW = Window("whole range", 2.0, 0.0)
+SOFT_TISSUE, BONE = Window("soft tissue", 400, 40), Window("bone", 2000, 300)
+GREY_WINDOW = Window("grey levels", 255, 127.5)
+ERROR_LIMITS = {"HU": 500.0, "grey": 64.0}
+"""Ends of the error colors, by unit."""
+
+_MAX_CASES = 5
+_BODY_MARGIN_PX = 4
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a row with its heading."""
+
+    heading: str
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class SliceRow:
+    """The tiles of one height."""
+
+    height: str
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class CasePictures:
+    """One case.
+
+    Attributes:
+        series_id, subject_id: pseudonyms.
+        split: the subject's split.
+        rank: e.g. ``lowest error of 12 cases``; empty without reference.
+        rows: slices from inferior to superior.
+    """
+
+    series_id: str
+    subject_id: str
+    split: str
+    rank: str
+    rows: tuple[SliceRow, ...]
+
+
+@dataclass(frozen=True)
+class CaseGallery:
+    """Every case shown.
+
+    Attributes:
+        cases: the cases.
+        unit: HU or grey.
+        error_limit: end of the error colors.
+        windows: CT windows in words.
+        oriented: voxels have a position in the patient, so that sides are known.
+        total: cases in the set.
+    """
+
+    cases: tuple[CasePictures, ...]
+    unit: str
+    error_limit: float
+    windows: tuple[Window, ...]
+    oriented: bool
+    total: int
+
+
+@dataclass(frozen=True)
+class _Case:
+    row: dict[str, Any]
+    mr: npt.NDArray[np.int16]
+    mask: npt.NDArray[np.uint8]
+    pseudo_ct: npt.NDArray[np.int16]
+    ct: npt.NDArray[np.int16] | None
+
+    def error(self) -> float | None:
+        """Mean absolute difference inside the body outline; None without a reference."""
+        inside = self.mask.astype(bool)
+        if self.ct is None or not inside.any():
+            return None
+        return float(np.abs(self.pseudo_ct[inside].astype(np.float64) - self.ct[inside]).mean())
+
+
+def case_gallery(prepared: VolumeSet, translated: Path, slices_per_case: int) -> CaseGallery:
+    """Pictures of the cases in ``translated``/cases.parquet.
+
+    Args:
+        prepared: MR, CT and masks.
+        translated: folder of translate_mr_to_ct.
+        slices_per_case: heights shown of each case, at the most.
+    """
+    unit = str(prepared.facts["unit"])
+    table = pl.read_parquet(translated / "cases.parquet").sort("series_id").to_dicts()
+    chosen = _choose([(row, _open(row, prepared, translated).error()) for row in table])
+    windows = (SOFT_TISSUE, BONE) if unit == "HU" else (GREY_WINDOW,)
+    limit = ERROR_LIMITS[unit]
+    spacing = prepared.facts.get("spacing_mm") or (1.0, 1.0, 1.0)
+    cases = tuple(
+        CasePictures(
+            row["series_id"],
+            row["subject_id"],
+            row["split"],
+            rank,
+            _rows(_open(row, prepared, translated), windows, limit, slices_per_case, (spacing[1], spacing[0])),
+        )
+        for row, rank in chosen
+    )
+    oriented = bool(table) and all(prepared.row(row["volume"])["affine"] is not None for row in table)
+    return CaseGallery(cases, unit, limit, windows, oriented, len(table))
+
+
+def _open(row: dict[str, Any], prepared: VolumeSet, translated: Path) -> _Case:
+    mr_row = prepared.row(row["volume"])
+    pair = mr_row["pair_volume"]
+    pseudo_ct = np.load(translated / row["prepared_path"], mmap_mode="r", allow_pickle=False)
+    ct = None if pair < 0 else prepared.voxels(prepared.row(pair))
+    return _Case(row, prepared.voxels(mr_row), prepared.mask(mr_row), pseudo_ct, ct)
+
+
+def _choose(ranked: list[tuple[dict[str, Any], float | None]]) -> list[tuple[dict[str, Any], str]]:
+    """Cases to show, lowest error first, evenly spread, each with its rank in words."""
+    errors = [error for _, error in ranked if error is not None]
+    if len(errors) < len(ranked):
+        places = np.unique(np.linspace(0, len(ranked) - 1, min(_MAX_CASES, len(ranked))).round().astype(int))
+        return [(ranked[place][0], "") for place in places]
+    order = sorted(ranked, key=lambda item: (item[1], item[0]["series_id"]))
+    places = np.unique(np.linspace(0, len(order) - 1, min(_MAX_CASES, len(order))).round().astype(int))
+    return [(order[place][0], _rank_text(int(place), len(order))) for place in places]
+
+
+def _rank_text(place: int, total: int) -> str:
+    if total == 1:
+        return ""
+    ends = {0: "lowest", total - 1: "highest"}
+    return f"{ends[place]} error of {total} cases" if place in ends else f"error {place + 1} of {total}, lowest first"
+
+
+def _rows(
+    case: _Case, windows: tuple[Window, ...], limit: float, most: int, spacing: tuple[float, float]
+) -> tuple[SliceRow, ...]:
+    """Tiles at heights that spread over the body; ``spacing`` holds row and column distance in mm."""
+    top, bottom, left, right = _body_box(case.mask)
+    size = display_size(bottom - top, right - left, *spacing)
+    total = len(case.mr)
+    rows = []
+    for place in _heights(case.mask, most):
+        cut = (place, slice(top, bottom), slice(left, right))
+        height = f"slice {place + 1} of {total}"
+        tiles = _tiles(case, cut, windows, limit)
+        shown = tuple(
+            Tile(heading, picture(resized(pixels, *size), f"{heading}, {case.row['series_id']}, {height}"))
+            for heading, pixels in tiles
+        )
+        rows.append(SliceRow(height, shown))
+    return tuple(rows)
+
+
+def _tiles(case: _Case, cut: Any, windows: tuple[Window, ...], limit: float) -> list[tuple[str, Bytes]]:
+    pseudo_ct = case.pseudo_ct[cut]
+    tiles = [("MR", MR_WINDOW.apply(from_int16(case.mr[cut])))]
+    for window in windows:
+        suffix = "" if len(windows) == 1 else f", {window.name}"
+        tiles.append((f"Pseudo-CT{suffix}", window.apply(pseudo_ct)))
+        if case.ct is not None:
+            tiles.append((f"CT{suffix}", window.apply(case.ct[cut])))
+    if case.ct is not None:
+        error = pseudo_ct.astype(np.float64) - case.ct[cut]
+        tiles.append(("Error", diverging(error, limit)))
+    return tiles
+
+
+def _body_box(mask: npt.NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """Rows and columns (first, end, first, end) that the body spans, with a small margin; everything without a body."""
+    flat = mask.max(axis=0)
+    box = []
+    for touches in (flat.max(axis=1), flat.max(axis=0)):
+        touched, length = np.flatnonzero(touches), len(touches)
+        first, last = (int(touched[0]), int(touched[-1]) + 1) if len(touched) else (0, length)
+        box += [max(0, first - _BODY_MARGIN_PX), min(length, last + _BODY_MARGIN_PX)]
+    return box[0], box[1], box[2], box[3]
+
+
+def _heights(mask: npt.NDArray[np.uint8], most: int) -> list[int]:
+    """Slices at the centers of ``most`` equal parts of the body's height."""
+    inside = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
+    inside = inside if len(inside) else np.arange(len(mask))
+    parts = min(most, len(inside))
+    return sorted({int(inside[int((part + 0.5) * len(inside) / parts)]) for part in range(parts)})

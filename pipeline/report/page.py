@@ -1,0 +1,141 @@
+"""The page: one HTML file with everything inside, and a policy that forbids it to load anything else.
+
+The template engine escapes every value. Style and script are the package's own files, inlined; the content security
+policy names their SHA-256 (W3C Content Security Policy Level 3), so that nothing else may style the page or run in it.
+"""
+
+import base64
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.report.case_pictures import CaseGallery
+from pipeline.report.charts import BarGroup
+from pipeline.report.lesion_pictures import ClassPictures, CopyPair
+from pipeline.report.stage_rows import StageRow
+from pipeline.report.tables import TableView, significant_text
+from pipeline.report.training_curves import TrainingView
+from pipeline.results import Headline, Verdict
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """What ran on what."""
+
+    stages: tuple[StageRow, ...]
+    layout: str
+    layout_reason: str
+    subject_sources: tuple[str, ...]
+    tables: tuple[TableView, ...]
+    balance: tuple[BarGroup, ...]
+
+
+@dataclass(frozen=True)
+class LesionSection:
+    """The lesion track; parts that did not run are None or empty."""
+
+    classes: tuple[ClassPictures, ...]
+    copies: tuple[CopyPair, ...]
+    training: TrainingView | None
+    tables: tuple[TableView, ...]
+
+
+@dataclass(frozen=True)
+class TranslationSection:
+    """The MR-to-CT track; parts that did not run are None or empty."""
+
+    gallery: CaseGallery | None
+    training: TrainingView | None
+    tables: tuple[TableView, ...]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A paragraph list under a heading."""
+
+    title: str
+    paragraphs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Settings, versions, hashes."""
+
+    settings_yaml: str
+    seed: int
+    versions: tuple[tuple[str, str], ...]
+    models: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the template shows."""
+
+    title: str
+    run_name: str
+    tracks: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    headlines: tuple[Headline, ...]
+    data: DataSection
+    lesions: LesionSection | None
+    translation: TranslationSection | None
+    warnings: tuple[str, ...]
+    methods: tuple[Method, ...]
+    provenance: Provenance
+
+    @property
+    def sections(self) -> tuple[tuple[str, str], ...]:
+        """(anchor, title) of the sections, in order."""
+        tracks = [("lesions", "Lesions")] if self.lesions else []
+        tracks += [("pseudo-ct", "MR to pseudo-CT")] if self.translation else []
+        return (
+            ("summary", "Summary"),
+            ("data", "What ran on what"),
+            *tracks,
+            ("warnings", "Warnings"),
+            ("methods", "Methods"),
+            ("provenance", "Provenance"),
+        )
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    environment = _environment()
+    style = environment.get_template("report.css").render()
+    script = environment.get_template("report.js").render()
+    return environment.get_template("report.html").render(
+        page=page, style_hash=_source_hash(style), script_hash=_source_hash(script)
+    )
+
+
+@functools.cache
+def template_hash() -> str:
+    """SHA-256 over the template, style and script files, which shape the page like sources do."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in _folder().iterdir() if path.suffix in {".html", ".css", ".js"}):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _folder() -> Path:
+    return Path(__file__).parent
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_folder()),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["significant"] = significant_text
+    return environment
+
+
+def _source_hash(text: str) -> str:
+    """Hash source expression of an inline element's text: ``sha256-`` and base64."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

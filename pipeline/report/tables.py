@@ -1,0 +1,102 @@
+"""Result tables to what the page shows: formatted cells with intervals, headings with units and definitions."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.results import Cell, Column, ResultTable
+
+MISSING = "–"
+"""Shown where a number does not apply."""
+
+
+@dataclass(frozen=True)
+class CellView:
+    """One cell.
+
+    Attributes:
+        text: what is shown.
+        interval: the interval in brackets, or empty.
+        sort_key: what sorting compares; a number in plain decimal notation, or the text.
+        numeric: right-aligned.
+    """
+
+    text: str
+    interval: str
+    sort_key: str
+    numeric: bool
+
+
+@dataclass(frozen=True)
+class HeadingView:
+    """One column heading."""
+
+    title: str
+    unit: str
+    definition: str
+    numeric: bool
+
+
+@dataclass(frozen=True)
+class TableView:
+    """One table, ready for the template."""
+
+    key: str
+    title: str
+    caption: str
+    headings: tuple[HeadingView, ...]
+    rows: tuple[tuple[CellView, ...], ...]
+
+    @property
+    def defined(self) -> tuple[HeadingView, ...]:
+        """Headings that come with a definition."""
+        return tuple(heading for heading in self.headings if heading.definition)
+
+
+def table_view(table: ResultTable) -> TableView:
+    """Format a result table."""
+    rows = tuple(tuple(_cell(column, row) for column in table.columns) for row in table.rows)
+    headings = tuple(
+        HeadingView(
+            column.title, column.unit, column.definition, bool(rows) and all(cells[place].numeric for cells in rows)
+        )
+        for place, column in enumerate(table.columns)
+    )
+    return TableView(table.key, table.title, table.caption, headings, rows)
+
+
+def number_text(value: float, digits: int) -> str:
+    """A number with ``digits`` decimals, thousands set apart by a thin space, a true minus sign."""
+    if not math.isfinite(value):
+        return "not finite" if math.isnan(value) else ("∞" if value > 0 else "−∞")
+    text = f"{value:,.{digits}f}".replace(",", "\u2009")
+    negative = text.startswith("-") and any(sign in "123456789" for sign in text)
+    return ("−" if negative else "") + text.lstrip("-")
+
+
+def significant_text(value: float) -> str:
+    """A number with four significant digits, at least none and at most six decimals."""
+    if value == 0 or not math.isfinite(value):
+        return number_text(value, 0)
+    return number_text(value, min(6, max(0, 3 - math.floor(math.log10(abs(value))))))
+
+
+def _cell(column: Column, row: Mapping[str, Cell]) -> CellView:
+    value = row.get(column.key)
+    if value is None:
+        return CellView(MISSING, "", "", True)
+    if isinstance(value, bool):
+        return CellView("yes" if value else "no", "", "1" if value else "0", False)
+    if isinstance(value, str):
+        return CellView(value, "", value, False)
+    digits = 0 if isinstance(value, int) else column.digits
+    return CellView(number_text(value, digits), _interval(column, row, digits), repr(float(value)), True)
+
+
+def _interval(column: Column, row: Mapping[str, Cell], digits: int) -> str:
+    ends = [row.get(key) if key else None for key in (column.low_key, column.high_key)]
+    numbers = [end for end in ends if isinstance(end, int | float)]
+    if len(numbers) != 2:
+        return ""
+    digits = max(digits, column.digits) if any(isinstance(end, float) for end in numbers) else digits
+    return f"[{number_text(numbers[0], digits)}, {number_text(numbers[1], digits)}]"
