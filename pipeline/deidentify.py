@@ -8,6 +8,7 @@ import hmac
 from dataclasses import dataclass
 
 _PSEUDONYM_DIGITS = 10
+_SERIES_DIGITS = 16  # a set may hold 100,000 images: at 10 digits two would share a name once in 200 sets
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Pseudonymizer:
 
     def series(self, series: str) -> str:
         """Pseudonym of a series."""
-        return "ser-" + self._digest("series", series).hex()[:_PSEUDONYM_DIGITS]
+        return "ser-" + self._digest("series", series).hex()[:_SERIES_DIGITS]
 
     def uid(self, uid: str) -> str:
         """Remapped DICOM UID, ``2.25.`` and a 128-bit integer; at most 44 characters."""

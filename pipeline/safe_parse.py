@@ -1,7 +1,8 @@
 """Runs a parser in a child process with limits on memory and time: a crash, a hang or a bomb costs one scan, not a run.
 
-The child is started with ``forkserver`` from a process that holds no data, gets ``RLIMIT_AS`` and ``RLIMIT_CORE``, and
-serves tasks one after another; when a task kills it or outlasts its time, the child is replaced.
+The child is started with ``forkserver`` from a process that holds no data. It gets ``RLIMIT_AS``, ``RLIMIT_CORE`` and
+``RLIMIT_FSIZE`` (it writes no file), its output goes nowhere, and it serves tasks one after another; when a task kills it
+or outlasts its time, the child is replaced.
 """
 
 import multiprocessing
@@ -79,13 +80,13 @@ class _Child:
 
     def run(self, task: Any, limits: Limits) -> tuple[tuple[Any, QuarantineError | None], bool]:
         """Result or refusal of one task, and whether the child can take another."""
-        self._pipe.send(task)
-        if not self._pipe.poll(limits.timeout_s):
-            advice = "Raise ingest.timeout_s if the file is merely large."
-            return (None, QuarantineError("TIMEOUT", f"no result after {limits.timeout_s:g} s", advice)), False
         try:
+            self._pipe.send(task)
+            if not self._pipe.poll(limits.timeout_s):
+                advice = "Raise ingest.timeout_s if the file is merely large."
+                return (None, QuarantineError("TIMEOUT", f"no result after {limits.timeout_s:g} s", advice)), False
             result, refusal = self._pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, ConnectionResetError, BrokenPipeError):
             self._process.join(5)
             return (None, _crash(self._process.exitcode)), False
         return (result, refusal), refusal is None or refusal.reason != "OUT_OF_MEMORY"
@@ -103,6 +104,7 @@ def _serve(pipe: Connection, parse: Callable[[Any], Any], memory_mb: int) -> Non
     """The child's life: limit itself, then answer tasks until the pipe closes."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_mb * _MIB, memory_mb * _MIB))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _silence()
     while True:

@@ -30,4 +30,4 @@ def _shrunk(values: NDArray[np.float64]) -> NDArray[np.float64]:
     below = np.minimum(bounds.astype(int), size - 1)
     share = (bounds - below)[:, None]
     at_bounds = integral[below] * (1 - share) + integral[below + 1] * share
-    return np.diff(at_bounds, axis=0) * (EDGE / size)
+    return np.asarray(np.diff(at_bounds, axis=0) * (EDGE / size))

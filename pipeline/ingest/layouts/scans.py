@@ -45,8 +45,9 @@ def read(reading: Reading) -> Iterator[Found]:
     masks = {row.mask_path for row in rows}
     dicom = [file for file in reading.tree.files if _may_be_dicom(file) and looks_dicom(file)]
     nifti = [file for file in reading.tree.files if file.suffix in NIFTI_SUFFIXES and file.name not in masks]
-    strays = _strays(reading.tree, {file.name for file in (*dicom, *nifti)} | masks)
-    yield Ignored(len(files) - len(dicom) - len(nifti) - len(masks & set(files)) - len(strays))
+    known = {file.name for file in (*dicom, *nifti)} | masks
+    strays = _strays(reading.tree, known)
+    yield Ignored(len(set(files) - known) - len(strays))
     for stray in strays:
         advice = "Convert it to DICOM Part 10 if it is an image; it is never read by force."
         yield Refusal((stray.name,), QuarantineError("NOT_DICOM", "no DICOM magic after the preamble", advice))
