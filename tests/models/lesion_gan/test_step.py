@@ -53,25 +53,28 @@ def test_a_run_resumed_from_its_parts_is_bit_identical() -> None:
         assert same(weights(network), weights(second.networks()[name])), name
 
 
-@pytest.mark.parametrize("frozen", ["generator", "discriminator"])
-def test_each_player_moves_only_in_its_own_turn(frozen: str) -> None:
+def test_d_alone_moves_in_its_turn() -> None:
     step = build()
     images, classes = batch()
-    before = {name: weights(network) for name, network in step.networks().items()}
-    fakes = step.generator(torch.zeros(4, 8), classes)
-    if frozen == "discriminator":
-        step._generator_step(fakes, classes)
-        assert same(before["discriminator"], weights(step.discriminator))
-        assert all(parameter.grad is None for parameter in step.discriminator.parameters())
-        assert not torch.equal(before["generator"]["seed.weight"], step.generator.seed.weight)
-    else:
-        generator = weights(step.generator)
-        step._discriminator_step(images, fakes.detach(), classes)
-        assert same(generator, weights(step.generator))
-        changed = {name for name, value in weights(step.discriminator).items() if "original" in name}
-        assert any(
-            not torch.equal(before["discriminator"][name], weights(step.discriminator)[name]) for name in changed
-        )
+    fakes = step.generator(torch.randn(4, 8, generator=step.rng), classes)
+    generator, discriminator = weights(step.generator), weights(step.discriminator)
+    step._discriminator_step(images, fakes.detach(), classes)
+    assert same(generator, weights(step.generator))
+    # The hinge pulls the last offset up for real and down for fake images: to nowhere, within the margin.
+    moved = [name for name, _ in step.discriminator.named_parameters() if name != "score.bias"]
+    assert not any(torch.equal(discriminator[name], weights(step.discriminator)[name]) for name in moved)
+
+
+def test_g_alone_moves_in_its_turn() -> None:
+    step = build()
+    classes = batch()[1]
+    fakes = step.generator(torch.randn(4, 8, generator=step.rng), classes)
+    generator, discriminator = weights(step.generator), weights(step.discriminator)
+    step._generator_step(fakes, classes)
+    assert same(discriminator, weights(step.discriminator))
+    assert all(parameter.grad is None for parameter in step.discriminator.parameters())
+    moved = [name for name, _ in step.generator.named_parameters()]
+    assert not any(torch.equal(generator[name], weights(step.generator)[name]) for name in moved)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -124,17 +127,13 @@ def test_a_batch_that_is_not_finite_raises_and_no_weight_moves(value: float) -> 
     step.step(*batch())
     images, classes = batch()
     images[1, 0, 3, 3] = value
-    discriminator, average = weights(step.discriminator), weights(step.ema.average)
-    trained = [parameter.detach().clone() for parameter in step.generator.parameters()]
+    average = weights(step.ema.average)
+    trained = [*step.generator.parameters(), *step.discriminator.parameters()]
+    before = [parameter.detach().clone() for parameter in trained]
     with pytest.raises(NonFiniteLossError, match="d_loss"):
         step.step(images, classes)
-    assert same(discriminator | {}, weights(step.discriminator) | {}) or all(
-        torch.equal(value, weights(step.discriminator)[name])
-        for name, value in discriminator.items()
-        if name.endswith("original")
-    )
     assert same(average, weights(step.ema.average))
-    assert all(torch.equal(a, b) for a, b in zip(trained, step.generator.parameters(), strict=True))
+    assert all(torch.equal(old, new) for old, new in zip(before, trained, strict=True))
     assert all(torch.isfinite(term) for term in step.step(*batch()).values())
 
 
@@ -169,7 +168,7 @@ def test_learning_rates_scale_with_the_settings() -> None:
     assert rates == {"generator": 2.5e-4, "discriminator": 1e-3}
 
 
-def test_diversity_is_one_for_the_real_batch_itself_and_zero_after_collapse() -> None:
+def test_diversity_is_zero_after_collapse() -> None:
     step = build(LesionStepSettings(learning_rate_generator=0.0))
     with torch.no_grad():
         for parameter in step.generator.to_image.parameters():
