@@ -71,6 +71,7 @@ class CaseGallery:
         windows: CT windows in words.
         oriented: voxels have a position in the patient, so that sides are known.
         total: cases in the set.
+        ranked: cases are in the order of their error; False where a case has no reference.
     """
 
     cases: tuple[CasePictures, ...]
@@ -79,6 +80,7 @@ class CaseGallery:
     windows: tuple[Window, ...]
     oriented: bool
     total: int
+    ranked: bool
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,9 @@ def case_gallery(prepared: VolumeSet, translated: Path, slices_per_case: int) ->
         for row, rank in chosen
     )
     oriented = bool(table) and all(prepared.row(row["volume"])["affine"] is not None for row in table)
-    return CaseGallery(cases, unit, limit, windows, oriented, len(table))
+    return CaseGallery(
+        cases, unit, limit, windows, oriented, len(table), len(table) == 1 or all(rank for _, rank in chosen)
+    )
 
 
 def _open(row: dict[str, Any], prepared: VolumeSet, translated: Path) -> _Case:

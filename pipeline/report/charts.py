@@ -165,7 +165,10 @@ def _limits(y: Floats, smooth: Floats, reference: float | None) -> tuple[float, 
     ends = [float(smooth.min()), float(smooth.max()), float(inner[0]), float(inner[1])]
     ends += [] if reference is None else [reference]
     low, high = min(ends), max(ends)
-    pad = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    size = max(abs(low), abs(high))
+    # A term that differs by rounding alone is flat; without this its noise would fill the chart.
+    flat = high - low <= 1e-6 * size
+    pad = (0.05 * size or 1.0) if flat else 0.05 * (high - low)
     return (0.0 if low >= 0 and low - pad < 0 else low - pad), high + pad
 
 

@@ -96,7 +96,7 @@ def quarantine_table(folder: Path) -> TableView | None:
         ResultTable(
             key="quarantine",
             title="Quarantine",
-            caption="Refused input, by reason; the run went on without it. `scanloom quarantine list` shows every row.",
+            caption="Input that was refused, by reason; scanloom quarantine list shows every row.",
             columns=columns,
             rows=tuple(by_reason.to_dicts()),
         )

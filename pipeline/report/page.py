@@ -16,7 +16,7 @@ from pipeline.report.case_pictures import CaseGallery
 from pipeline.report.charts import BarGroup
 from pipeline.report.lesion_pictures import ClassPictures, CopyPair
 from pipeline.report.stage_rows import StageRow
-from pipeline.report.tables import TableView, significant_text
+from pipeline.report.tables import TableView, grouped_text, significant_text
 from pipeline.report.training_curves import TrainingView
 from pipeline.results import Headline, Verdict
 
@@ -133,6 +133,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["significant"] = significant_text
+    environment.filters["count"] = grouped_text
     return environment
 
 

@@ -1,7 +1,7 @@
 """What ran on what: one sentence a stage, from the facts of its record.
 
-What differs between two equal runs (seconds, whether an output was found or made) is left to the ledger, so that equal
-runs give equal reports.
+What differs between two equal runs (seconds, where a training was resumed, whether an output was found or made) is left
+to the ledger, so that equal runs give equal reports.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from pipeline.records import StageRecord
+from pipeline.report.tables import grouped_text
 
-VOLATILE_FACTS = frozenset({"seconds", "images_per_s"})
+VOLATILE_FACTS = frozenset({"seconds", "images_per_s", "resumed_at_images"})
 """Facts that differ between two equal runs."""
 
 Facts = Mapping[str, JsonValue]
@@ -44,7 +45,7 @@ def fact_text(facts: Facts, name: str) -> str:
     value = facts.get(name)
     if value is None:
         return "an unknown number of"
-    return f"{value:,}".replace(",", "\u2009") if isinstance(value, int) else str(value)
+    return grouped_text(value) if isinstance(value, int) else str(value)
 
 
 def fact_mapping(facts: Facts, name: str) -> dict[str, JsonValue]:
@@ -87,7 +88,7 @@ def _prepare_mr_to_ct(facts: Facts) -> str:
 
 def _train(facts: Facts) -> str:
     networks = ", ".join(
-        f"{name.replace('_', ' ')} {count:,}".replace(",", "\u2009") if isinstance(count, int) else name
+        f"{name.replace('_', ' ')} {grouped_text(count)}" if isinstance(count, int) else name
         for name, count in fact_mapping(facts, "parameters").items()
     )
     parameters = f"; parameters: {networks}" if networks else ""

@@ -74,6 +74,11 @@ def number_text(value: float, digits: int) -> str:
     return ("−" if negative else "") + text.lstrip("-")
 
 
+def grouped_text(count: int) -> str:
+    """A count, thousands set apart by a thin space."""
+    return number_text(count, 0)
+
+
 def significant_text(value: float) -> str:
     """A number with four significant digits, at least none and at most six decimals."""
     if value == 0 or not math.isfinite(value):

@@ -196,7 +196,9 @@ def test_equal_runs_give_equal_bytes_whatever_their_speed(fake_run: Any, page: s
     assert report_folder(fake_run)[0].cached
     shutil.rmtree(folder)
     slower = {
-        name: record.model_copy(update={"facts": dict(record.facts) | {"seconds": 1e6}, "cached": True})
+        name: record.model_copy(
+            update={"facts": dict(record.facts) | {"seconds": 1e6, "resumed_at_images": 512}, "cached": True}
+        )
         for name, record in fake_run.records.items()
     }
     again = write_report(fake_run.workspace, fake_run.settings, slower)
