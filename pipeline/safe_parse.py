@@ -1,8 +1,8 @@
 """Runs a parser in a child process with limits on memory and time: a crash, a hang or a bomb costs one scan, not a run.
 
 The child is started with ``forkserver`` from a process that holds no data. It gets ``RLIMIT_AS``, ``RLIMIT_CORE`` and
-``RLIMIT_FSIZE`` (it writes no file), its output goes nowhere, and it serves tasks one after another; when a task kills it
-or outlasts its time, the child is replaced.
+``RLIMIT_FSIZE`` (it writes no file), its output goes nowhere, and it serves tasks one after another; when a task kills
+it or outlasts its time, the child is replaced.
 """
 
 import multiprocessing
