@@ -39,7 +39,7 @@ CSV_COLUMNS = ("mask_path", "image_path", "mask_value", "lesion_class")
 
 _GIVEN_NAMES = ("ADA", "BORIS", "CLEO", "DARIO", "EDITH", "FELIX", "GRETA", "HUGO", "IRIS", "JONAS")
 _STORED_AXES = (((0, 1, 2), ()), ((0, 1, 2), (0,)), ((0, 1, 2), (0, 1)), ((1, 2, 0), (1,)))
-"""How NIfTI volumes are stored, in turn: RAS, LAS, LPS, and sagittal (A, I, R): source axes and reversed target axes."""
+"""How NIfTI volumes are stored, in turn (RAS, LAS, LPS, sagittal PSR): source axes and reversed target axes."""
 
 
 @dataclass(frozen=True)

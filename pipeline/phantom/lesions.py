@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from pipeline.errors import InputError
 from pipeline.geometry import Geometry
-from pipeline.phantom.anatomy import Anatomy, Field, Mask, Point, smooth_noise
+from pipeline.phantom.anatomy import Anatomy, Field, Mask, Point, Tissue, smooth_noise
 from pipeline.phantom.contrast import TissueProperties, spin_echo_signal
 
 
@@ -40,6 +40,17 @@ _SOLID = TissueProperties(62, 10, 0.88, 390, 105)
 _SOFTNESS_MM = {LesionClass.CYST: 0.35, LesionClass.RING: 0.6, LesionClass.SPICULATED: 1.1}
 _MOTTLE = 0.16
 """Relative deviation of signal inside spiculated lesions."""
+
+_SPARED = (
+    Tissue.AIR,
+    Tissue.SKIN,
+    Tissue.CORTICAL_BONE,
+    Tissue.DIPLOE,
+    Tissue.MARROW,
+    Tissue.CAVITY_AIR,
+    Tissue.FIDUCIAL,
+)
+"""Tissues that no lesion grows into."""
 
 _LARGEST_REACH = 1.75
 """Largest R(u) relative to the nominal radius, over all classes."""
@@ -113,7 +124,7 @@ def place_lesions(
             radius = radius_mm[0]
             allowed = room >= 0.6 * radius
         center = _draw_center(allowed, anatomy.geometry, rng)
-        lesions.append(_shape_lesion(lesion_class, center, radius, value, anatomy.geometry, rng))
+        lesions.append(_shape_lesion(lesion_class, center, radius, value, anatomy, rng))
         gap = np.sqrt(_squared_distance(anatomy.geometry, center)) - _LARGEST_REACH * radius
         room = np.minimum(room, np.maximum(gap, 0.0))
     return lesions
@@ -151,10 +162,11 @@ def _shape_lesion(
     center: Point,
     radius: float,
     value: int,
-    geometry: Geometry,
+    anatomy: Anatomy,
     rng: np.random.Generator,
 ) -> Lesion:
-    """Draw the outline and the inside of a lesion, on the voxels that it can reach."""
+    """Draw outline and inside of a lesion, on the voxels that it can reach; bone, skin and air stay as they are."""
+    geometry = anatomy.geometry
     offsets = _offsets(geometry, center)
     far = _LARGEST_REACH * radius + 5.0 * _SOFTNESS_MM[lesion_class]
     box = tuple(slice(*np.flatnonzero(np.abs(axis.ravel()) <= far)[[0, -1]] + (0, 1)) for axis in offsets)
@@ -170,8 +182,9 @@ def _shape_lesion(
         core = _logistic((reach - wall - distance) / 0.6)
     elif lesion_class is LesionClass.SPICULATED:
         mottle = np.clip(_MOTTLE * smooth_noise(rng, weight.shape, geometry.spacing_mm, 5.0), -0.6, 0.6)
+    spared = np.isin(anatomy.tissue[box], _SPARED)
     whole = [np.zeros(geometry.shape, dtype=np.float32) for _ in range(3)]
-    for target, part in zip(whole, (np.where(weight < 0.01, 0.0, weight), core, mottle), strict=True):
+    for target, part in zip(whole, (np.where(spared | (weight < 0.01), 0.0, weight), core, mottle), strict=True):
         target[box] = part
     return Lesion(lesion_class, center, radius, value, whole[0], whole[1], whole[2])
 
