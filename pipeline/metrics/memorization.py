@@ -151,17 +151,21 @@ def nearest_copies(train: Images, images: Images) -> NearestCopies:
     """
     _check(train, images)
     inner = tuple(slice(MAX_SHIFT, edge - MAX_SHIFT) for edge in images.shape[1:])
-    compared = _standardized(images[:, inner[0], inner[1]])
-    best = np.full(len(images), -np.inf, np.float32)
-    nearest = np.zeros(len(images), np.int64)
+    cropped = images[:, inner[0], inner[1]]
+    # All shifts are searched, so that mirroring the images does the same as mirroring the training images.
+    compared = np.concatenate([_standardized(cropped), _standardized(cropped[:, :, ::-1])])
+    best = np.full(len(compared), -np.inf, np.float32)
+    nearest = np.zeros(len(compared), np.int64)
     for start in range(0, len(train), CHUNK):
-        for moved in _moved(train[start : start + CHUNK]):
-            correlation = compared @ _standardized(moved).T
+        for shifted in _shifted(train[start : start + CHUNK].astype(np.float32)):
+            correlation = compared @ _standardized(shifted).T
             position = correlation.argmax(axis=1)
-            value = correlation[np.arange(len(images)), position]
+            value = correlation[np.arange(len(compared)), position]
             better = value > best
             best[better], nearest[better] = value[better], position[better] + start
-    return NearestCopies(np.clip(best, -1, 1), nearest)
+    plain, mirrored = best.reshape(2, -1)
+    which = np.where(mirrored > plain, nearest[len(images) :], nearest[: len(images)])
+    return NearestCopies(np.clip(np.maximum(plain, mirrored), -1, 1), which)
 
 
 def feature_distance_ratio(train: Features, held_out: Features, synthetic: Features) -> Matrix:
@@ -189,27 +193,29 @@ def feature_distance_ratio(train: Features, held_out: Features, synthetic: Featu
     return np.asarray(distances(suspects, reference).min(axis=1) / usual)
 
 
-def _moved(images: Images) -> "list[Images]":
-    """Views of the images for every mirror and shift, cropped to the inner part."""
+def _shifted(images: FloatArray) -> list[FloatArray]:
+    """Views of the images for every shift, cropped to the inner part."""
     edges = images.shape[1:]
     return [
-        mirrored[:, down : edges[0] - 2 * MAX_SHIFT + down, across : edges[1] - 2 * MAX_SHIFT + across]
-        for mirrored in (images, images[:, :, ::-1])
+        images[:, down : edges[0] - 2 * MAX_SHIFT + down, across : edges[1] - 2 * MAX_SHIFT + across]
         for down in range(2 * MAX_SHIFT + 1)
         for across in range(2 * MAX_SHIFT + 1)
     ]
 
 
 def _standardized(images: Images) -> FloatArray:
-    """Block means with mean 0 and norm 1, (n, pixels); constant images become zeros and resemble nothing."""
+    """Block sums with mean 0 and norm 1, (n, pixels); constant images become zeros and resemble nothing."""
     factors = [max(1, math.ceil(edge / COMPARED_EDGE)) for edge in images.shape[1:]]
     rows, columns = (edge // factor for edge, factor in zip(images.shape[1:], factors, strict=True))
-    cropped = images[:, : rows * factors[0], : columns * factors[1]].astype(np.float32)
-    blocks = cropped.reshape(len(images), rows, factors[0], columns, factors[1]).mean(axis=(2, 4))
+    blocks = np.zeros((len(images), rows, columns), np.float32)
+    for down in range(factors[0]):
+        for across in range(factors[1]):
+            blocks += images[:, down : rows * factors[0] : factors[0], across : columns * factors[1] : factors[1]]
+    largest = np.abs(blocks).max(axis=(1, 2), initial=0)[:, None]
     flat = blocks.reshape(len(images), rows * columns)
     flat -= flat.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(flat, axis=1, keepdims=True)
-    constant = norm <= 1e-5 * np.abs(cropped).max(axis=(1, 2), initial=0)[:, None]
+    constant = norm <= 1e-5 * largest
     return np.asarray(np.where(constant, 0, flat / np.where(constant, 1, norm)), dtype=np.float32)
 
 

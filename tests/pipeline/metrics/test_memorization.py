@@ -37,8 +37,8 @@ def test_planted_copies_are_all_found_and_named() -> None:
         "noisy and mirrored": (TRAIN + noise)[:, :, ::-1],
     }
     outcome = find_memorized(TRAIN, HELD_OUT, np.concatenate(list(planted.values())), np.random.default_rng(0))
-    found = outcome.flags.reshape(len(planted), -1).all(axis=1)
-    assert found.all(), [how for how, all_found in zip(planted, found, strict=True) if not all_found]
+    found = dict(zip(planted, np.split(outcome.flags, len(planted)), strict=True))
+    assert not [how for how, flags in found.items() if not flags.all()]
     np.testing.assert_array_equal(outcome.copies.nearest, np.tile(np.arange(len(TRAIN)), len(planted)))
     assert outcome.verdict == "blocked"
 
