@@ -183,14 +183,18 @@ def initialize(network: nn.Module, rng: torch.Generator) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def normalize_spectrally(network: nn.Module) -> None:
+def normalize_spectrally(network: nn.Module, rng: torch.Generator) -> None:
     """Divide the weight of every convolution, linear layer and embedding by its largest singular value (Miyato 2018).
 
-    One power iteration is made at each pass in training mode, none in eval mode.
+    One power iteration is made at each pass in training mode, none in eval mode. PyTorch starts the iteration from its
+    global generator; that one is seeded from ``rng`` meanwhile and then put back, so that a seed gives the same network.
     """
-    for layer in list(network.modules()):
-        if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
-            spectral_norm(layer)
+    seed = int(torch.randint(2**31, (), generator=rng))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in list(network.modules()):
+            if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
+                spectral_norm(layer)
 
 
 def consecutive(channels: Sequence[int]) -> list[tuple[int, int]]:

@@ -54,7 +54,7 @@ class DCGANDiscriminator(nn.Module):
         initialize(self, rng)
         if self.projection is not None:
             nn.init.normal_(self.projection.weight, 0.0, 0.02, generator=rng)
-        normalize_spectrally(self)
+        normalize_spectrally(self, rng)
 
     def forward(self, images: Tensor, classes: Tensor, groups: int = 1) -> Tensor:
         """Score images; higher is more real.

@@ -58,11 +58,12 @@ def train(
         log.add(terms, trainee.batch_size)
         progress(what, min(images, settings.images), settings.images)
         # --- what is due after it
-        if last or _crossed(settings.log_every_images, before, images):
-            log.close_interval(images)
+        checkpoint_due = last or _crossed(settings.checkpoint_every_images, before, images)
+        if checkpoint_due or _crossed(settings.log_every_images, before, images):
+            log.close_interval(images)  # at a checkpoint too, so that a resumed log has the same rows
         if last or _crossed(settings.grid_every_images, before, images):
             _write_grid(trainee, log, folder, images)
-        if last or _crossed(settings.checkpoint_every_images, before, images):
+        if checkpoint_due:
             save_checkpoint(checkpoints, images, _checkpoint(trainee, images, log.rows))
     log.write(folder / "log.parquet")
     facts = trainee.save(folder / "model", images)

@@ -53,7 +53,8 @@ class TrainingLog:
 
     def write(self, path: Path) -> None:
         """Write every row as Parquet, and flush the events."""
-        pl.DataFrame(self.rows, infer_schema_length=None).write_parquet(path)
+        table = pl.DataFrame(self.rows, infer_schema_length=None)
+        table.select("images", *sorted(set(table.columns) - {"images"})).write_parquet(path)
         self._writer.close()
 
     @property

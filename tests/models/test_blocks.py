@@ -134,7 +134,7 @@ def test_initial_weights_are_normal_with_the_dcgan_deviation_and_repeat_with_the
 
 def test_spectral_norm_brings_the_largest_singular_value_to_one() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.Linear(10, 6), nn.Embedding(4, 7))
-    normalize_spectrally(network)
+    normalize_spectrally(network, torch.Generator().manual_seed(0))
     network.train()
     for layer in network:
         for _ in range(30):
@@ -146,3 +146,17 @@ def test_spectral_norm_brings_the_largest_singular_value_to_one() -> None:
 def test_consecutive_pairs_layers() -> None:
     assert consecutive([1, 2, 4]) == [(1, 2), (2, 4)]
     assert consecutive([3]) == []
+
+
+def test_spectral_normalization_depends_on_its_generator_alone_and_leaves_the_global_one():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first = nn.Linear(4, 3)
+        state = torch.get_rng_state()
+        normalize_spectrally(first, torch.Generator().manual_seed(1))
+        assert torch.equal(state, torch.get_rng_state())
+        second = nn.Linear(4, 3)
+        second.load_state_dict({"weight": first.parametrizations.weight.original, "bias": first.bias})
+        torch.rand(7)
+        normalize_spectrally(second, torch.Generator().manual_seed(1))
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
