@@ -1,5 +1,10 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
+from skimage.filters import threshold_otsu
 
 from pipeline.body_mask import ct_body_mask, mr_body_mask, mr_noise_threshold
 from pipeline.errors import InputError
@@ -116,3 +121,19 @@ def test_empty_scans_give_empty_masks() -> None:
 def test_malformed_input_is_refused(shape: tuple[int, ...], spacing: tuple[float, float, float]) -> None:
     with pytest.raises(InputError, match="voxel size"):
         ct_body_mask(np.zeros(shape), spacing)
+
+
+@pytest.mark.real_data
+def test_mr_mask_holds_the_skull_of_registered_real_heads_where_otsu_loses_it() -> None:
+    root = os.environ.get("SCANLOOM_TEST_DATA")
+    if root is None or not (Path(root) / "mr_ct_head_pairs").is_dir():
+        pytest.skip("SCANLOOM_TEST_DATA does not name a folder with mr_ct_head_pairs")
+    kept, kept_by_otsu = [], []
+    for path in sorted((Path(root) / "mr_ct_head_pairs" / "MR").glob("*.png"))[::4]:
+        mr = np.asarray(Image.open(path).convert("L"))
+        bone = np.asarray(Image.open(path.parents[1] / "CT" / path.name).convert("L")) >= 250
+        kept.append(mr_body_mask(mr[:, :, None], (1.0, 1.0, 1.0))[bone].mean())
+        kept_by_otsu.append((mr > threshold_otsu(mr))[bone].mean())
+    # The rest is couch and head frame, saturated like bone, and one case scanned before and after surgery.
+    assert np.median(kept) > 0.94
+    assert np.median(kept_by_otsu) < 0.6

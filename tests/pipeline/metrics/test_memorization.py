@@ -1,12 +1,16 @@
+import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 from scipy.stats import binom
 
 from pipeline.errors import InputError
 from pipeline.metrics.memorization import copy_threshold, feature_distance_ratio, find_memorized, nearest_copies
+from pipeline.near_duplicates import find_near_duplicates
 
 
 def anatomy(count: int, seed: int, edge: int = 32) -> np.ndarray:
@@ -126,3 +130,23 @@ def test_search_is_fast_enough_for_a_cohort() -> None:
     start = time.perf_counter()
     nearest_copies(HELD_OUT, HELD_OUT)
     assert time.perf_counter() - start < 10
+
+
+@pytest.mark.real_data
+def test_real_slices_planted_copies_are_found_and_held_out_ones_are_not_accused() -> None:
+    root = os.environ.get("SCANLOOM_TEST_DATA")
+    if root is None or not (Path(root) / "brain_tumor_mri").is_dir():
+        pytest.skip("SCANLOOM_TEST_DATA does not name a folder with brain_tumor_mri")
+    paths = sorted((Path(root) / "brain_tumor_mri").glob("*/*.jpg"))
+    size = (32, 32)
+    opened = (Image.open(path).convert("L").resize(size, Image.Resampling.BOX) for path in paths)
+    images = np.stack([np.asarray(image, np.float32) for image in opened])
+    rng = np.random.default_rng(0)
+    clusters = find_near_duplicates(images).clusters
+    part = rng.choice(3, size=clusters.max() + 1, p=(0.5, 0.25, 0.25))[clusters]
+    train, held_out, fresh = (images[part == index] for index in range(3))
+    assert len(fresh) >= 300
+    planted = np.stack([shifted(image[:, ::-1], 2, -1) for image in train[:200]])
+    planted += rng.normal(0, 5, planted.shape).astype(np.float32)
+    assert find_memorized(train, held_out, fresh, np.random.default_rng(0)).flags.mean() <= 0.01
+    assert find_memorized(train, held_out, planted, np.random.default_rng(0)).flags.mean() >= 0.99
