@@ -26,6 +26,7 @@ class Inputs:
     """Writes inputs below ``root``."""
 
     root: Path
+    affine = AFFINE
 
     def voxels(self, seed: int = 0, shape: tuple[int, int, int] = (12, 10, 4)) -> np.ndarray[Any, Any]:
         return np.random.default_rng(seed).integers(-1000, 1500, shape).astype(np.int16)
