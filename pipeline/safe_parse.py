@@ -20,6 +20,8 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _MIB = 1 << 20
+_PRELOADED = ["pipeline.scan_io"]
+"""Imported once by the fork server, so that a child starts in hundredths of a second."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class _Child:
 
     def __init__(self, parse: Callable[[Any], Any], limits: Limits) -> None:
         context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_PRELOADED)
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, parse, limits.memory_mb), daemon=True)
         self._process.start()
