@@ -187,7 +187,7 @@ def normalize_spectrally(network: nn.Module, rng: torch.Generator) -> None:
     """Divide the weight of every convolution, linear layer and embedding by its largest singular value (Miyato 2018).
 
     One power iteration is made at each pass in training mode, none in eval mode. PyTorch starts the iteration from its
-    global generator; that one is seeded from ``rng`` meanwhile and then put back, so that a seed gives the same network.
+    global generator; that one is seeded from ``rng`` meanwhile and then put back: a seed gives the same network.
     """
     seed = int(torch.randint(2**31, (), generator=rng))
     with torch.random.fork_rng(devices=[]):

@@ -1,0 +1,1 @@
+"""Evaluation: pseudo-CT against CT, synthetic lesions against held-out real ones."""

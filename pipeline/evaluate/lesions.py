@@ -1,0 +1,227 @@
+"""A synthetic lesion cohort put to the test: fidelity, class agreement, memorization, use for a classifier."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.evaluate.cohorts import Study, load_study
+from pipeline.evaluate.fidelity import fidelity_rows
+from pipeline.evaluate.release_gate import Gate, check_release, write_gate
+from pipeline.evaluate.utility import ARMS, Utility, arm_interval, class_agreement, run_arms
+from pipeline.features import ClassifierExtractor, Extractor, TextureExtractor
+from pipeline.metrics.bootstrap import Interval
+from pipeline.prepared_set import ImageSet
+from pipeline.records import ProgressCallback
+from pipeline.results import Cell, Column, Headline, Results, ResultTable, Verdict
+from pipeline.settings import EvaluateLesionsSettings
+
+_UTILITY_RULE = (
+    "helps: the 95 % interval of the AUC difference real + synthetic − real lies above 0; harms: below 0; else no "
+    "difference shown"
+)
+
+
+def evaluate_cohort(
+    prepared: ImageSet,
+    cohort: Path,
+    settings: EvaluateLesionsSettings,
+    seed: int,
+    folder: Path,
+    progress: ProgressCallback,
+) -> Results:
+    """Evaluate a cohort and write the release gate into ``folder``. Flagged copies take no part in the other scores."""
+    whole = load_study(prepared, cohort)
+    gate = check_release(whole, seed)
+    write_gate(folder, gate, whole, prepared.rows("train"))
+    study = replace(whole, synthetic=whole.synthetic.part(~gate.flags))
+    utility = run_arms(study, settings, seed, progress)
+    extractors: list[Extractor] = [TextureExtractor(), ClassifierExtractor(utility.real_models[0])]
+    fidelity = fidelity_rows(study, extractors, settings, seed, progress)
+    arms, differences = _arm_rows(utility, study, settings, seed)
+    agreement = _agreement_rows(utility, study)
+    return Results(
+        track="lesions",
+        headlines=_headlines(agreement, differences, gate, study),
+        verdicts=(_utility_verdict(differences), _gate_verdict(gate)),
+        tables=(
+            _agreement_table(agreement),
+            _arm_table(arms, study, settings),
+            _fidelity_table(fidelity, extractors, settings),
+        ),
+        warnings=_warnings(study, utility, gate),
+    )
+
+
+def _arm_rows(
+    utility: Utility, study: Study, settings: EvaluateLesionsSettings, seed: int
+) -> tuple[list[dict[str, Cell]], dict[str, Interval]]:
+    rows, differences = [], {}
+    for arm in utility.probabilities:
+        row: dict[str, Cell] = {"arm": arm, "title": ARMS[arm], "seeds": settings.seeds}
+        for score in ("macro_auc", "balanced_accuracy", "ece"):
+            row |= _cells(score, arm_interval(utility, arm, study, score, settings, seed))
+        if arm != "real":
+            differences[arm] = arm_interval(utility, arm, study, "macro_auc", settings, seed, against="real")
+            row |= _cells("auc_difference", differences[arm])
+        rows.append(row)
+    return rows, differences
+
+
+def _cells(name: str, interval: Interval) -> dict[str, Cell]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _agreement_rows(utility: Utility, study: Study) -> list[dict[str, Cell]]:
+    classes = len(study.class_names)
+    rows: list[dict[str, Cell]] = []
+    sides = (("synthetic", study.synthetic), ("held-out real", study.test))
+    scores = [(name, *class_agreement(utility, cohort, classes)) for name, cohort in sides]
+    for name, overall, by_class in scores:
+        row: dict[str, Cell] = {"images": name, "overall": overall, "chance": 1 / classes}
+        rows.append(row | {f"class_{index}": value for index, value in enumerate(by_class)})
+    return [row | {"names": " | ".join(study.class_names)} for row in rows]
+
+
+def _headlines(
+    agreement: list[dict[str, Cell]], differences: dict[str, Interval], gate: Gate, study: Study
+) -> tuple[Headline, ...]:
+    recognized, chance = agreement[0]["overall"], agreement[0]["chance"]
+    gain = differences.get("real_synthetic")
+    return (
+        Headline(
+            key="class_agreement",
+            text="Synthetic lesions recognized by classifiers trained on real ones (share)",
+            value=float(recognized) if isinstance(recognized, float) else None,
+            reference=float(chance) if isinstance(chance, float) else None,
+            reference_text="chance",
+        ),
+        Headline(
+            key="auc_difference",
+            text="Macro AUC of real + synthetic minus real, on held-out subjects",
+            value=gain.value if gain else None,
+            reference=0.0,
+            reference_text=f"no effect; interval [{gain.low:+.3f}, {gain.high:+.3f}]" if gain else "no effect",
+        ),
+        Headline(
+            key="memorized",
+            text="Synthetic images that copy a training image",
+            value=float(gate.flags.sum()),
+            reference=float(gate.search.allowed_flags) if gate.search else None,
+            reference_text="explained by chance",
+        ),
+    )
+
+
+def _utility_verdict(differences: dict[str, Interval]) -> Verdict:
+    gain = differences.get("real_synthetic")
+    if gain is None:
+        sentence = "The use for a classifier was not measured: the cohort lacks a class."
+        return Verdict(key="utility", outcome="neutral", sentence=sentence, rule=_UTILITY_RULE)
+    span = f"{gain.value:+.3f} AUC [{gain.low:+.3f}, {gain.high:+.3f}]"
+    if gain.low > 0:
+        return Verdict(
+            key="utility", outcome="good", sentence=f"The synthetic cohort helps: {span}.", rule=_UTILITY_RULE
+        )
+    if gain.high < 0:
+        return Verdict(
+            key="utility", outcome="bad", sentence=f"The synthetic cohort harms: {span}.", rule=_UTILITY_RULE
+        )
+    sentence = f"No difference shown between real + synthetic and real alone: {span}."
+    return Verdict(key="utility", outcome="neutral", sentence=sentence, rule=_UTILITY_RULE)
+
+
+def _gate_verdict(gate: Gate) -> Verdict:
+    rule = (
+        "blocked: more flags than the 99th percentile of Binomial(n, rate on held-out real images), or no calibration"
+    )
+    word = "is blocked from export" if gate.blocked else "may be exported, flagged images left out"
+    outcome = "bad" if gate.blocked else "good"
+    return Verdict(key="release_gate", outcome=outcome, sentence=f"The cohort {word}: {gate.reason}.", rule=rule)
+
+
+def _warnings(study: Study, utility: Utility, gate: Gate) -> tuple[str, ...]:
+    found = []
+    small = [name for index, name in enumerate(study.class_names) if int((study.test.classes == index).sum()) < 30]
+    if small:
+        found.append(f"Fewer than 30 test images of: {', '.join(small)}. Read their figures with care.")
+    if gate.search is not None and gate.search.held_out < 300:
+        found.append(f"The memorization threshold rests on {gate.search.held_out} held-out images; 300 are advised.")
+    found += [
+        f"The arm “{title}” was left out: a class is missing."
+        for arm, title in ARMS.items()
+        if arm not in utility.probabilities
+    ]
+    return tuple(found)
+
+
+def _agreement_table(rows: list[dict[str, Cell]]) -> ResultTable:
+    names = str(rows[0]["names"]).split(" | ")
+    classes = tuple(
+        Column(key=f"class_{index}", title=name, definition="share recognized as their own class")
+        for index, name in enumerate(names)
+    )
+    return ResultTable(
+        key="class_agreement",
+        title="Class agreement",
+        caption="Share of images that classifiers trained on real training images assign to their own class, mean of seeds.",
+        columns=(
+            Column(key="images", title="images"),
+            Column(key="overall", title="all classes", definition="share of images recognized as their own class"),
+            *classes,
+            Column(key="chance", title="chance", definition="1 / number of classes"),
+        ),
+        rows=tuple({key: value for key, value in row.items() if key != "names"} for row in rows),
+    )
+
+
+def _arm_table(rows: list[dict[str, Cell]], study: Study, settings: EvaluateLesionsSettings) -> ResultTable:
+    def scored(key: str, title: str, definition: str) -> Column:
+        return Column(key=key, title=title, definition=definition, low_key=f"{key}_low", high_key=f"{key}_high")
+
+    caption = (
+        f"The same small CNN, {settings.classifier_steps} optimizer steps, {settings.seeds} seeds, balanced batches; "
+        f"scored on {len(study.test)} real test images of {len(set(study.test.subjects))} subjects. "
+        "95 % intervals by bootstrap over subjects, of the mean over seeds."
+    )
+    return ResultTable(
+        key="utility",
+        title="Use for a classifier",
+        caption=caption,
+        columns=(
+            Column(key="title", title="training set"),
+            scored("macro_auc", "macro AUC", "mean one-versus-rest area under the ROC curve"),
+            scored("auc_difference", "AUC − real", "paired difference from the arm “real” on the same resamples"),
+            scored("balanced_accuracy", "balanced accuracy", "mean recall over classes"),
+            scored("ece", "ECE", "expected calibration error, 15 equal-width bins"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _fidelity_table(
+    rows: list[dict[str, Cell]], extractors: list[Extractor], settings: EvaluateLesionsSettings
+) -> ResultTable:
+    spaces = "; ".join(f"{e.name} version {e.version}, SHA-256 {e.sha256[:12]}" for e in extractors)
+    kid_words = f"unbiased MMD², cubic kernel, {settings.kid_subsets} subsets"
+    return ResultTable(
+        key="fidelity",
+        title="Fidelity and diversity",
+        caption=f"Feature spaces: {spaces}. Precision alone misleads; recall and coverage carry the verdict.",
+        columns=(
+            Column(key="extractor", title="features"),
+            Column(key="lesion_class", title="class"),
+            Column(key="title", title="comparison"),
+            Column(key="images", title="images", digits=0),
+            Column(
+                key="kid",
+                title="KID",
+                definition=f"unbiased MMD², cubic kernel, {settings.kid_subsets} subsets",
+                digits=4,
+            ),
+            Column(key="kid_se", title="± se", definition="standard error over subsets", digits=4),
+            Column(key="precision", title="precision", definition=f"k = {settings.neighbors} nearest neighbors"),
+            Column(key="recall", title="recall", definition=f"k = {settings.neighbors} nearest neighbors"),
+            Column(key="density", title="density", definition="mean hits / k in real balls"),
+            Column(key="coverage", title="coverage", definition="share of real balls that hold an image"),
+        ),
+        rows=tuple(rows),
+    )

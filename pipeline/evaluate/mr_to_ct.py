@@ -1,0 +1,213 @@
+"""Pseudo-CT against CT: every case, two trivial baselines, intervals over subjects."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from pipeline.evaluate.mr_to_ct_cases import (
+    METHODS,
+    Scoring,
+    evaluation_mask,
+    fit_baselines,
+    predictions,
+    score,
+    scoring_for,
+)
+from pipeline.metrics.bootstrap import mean_interval
+from pipeline.prepared_set import VolumeSet
+from pipeline.records import ProgressCallback
+from pipeline.results import Cell, Column, Headline, Results, ResultTable, Verdict
+from pipeline.settings import EvaluateMRToCTSettings
+
+_TITLES = {
+    "pseudo_ct": "pseudo-CT",
+    "intensity_lookup": "baseline: best intensity lookup",
+    "mean_ct": "baseline: one value (median CT)",
+}
+_MEANS = ("mae", "mean_error", "psnr", "ms_ssim", "mae_bone", "mae_soft_tissue", "mae_air", "dice_bone")
+
+
+def evaluate_translation(
+    volumes: VolumeSet,
+    translated: Path,
+    settings: EvaluateMRToCTSettings,
+    seed: int,
+    progress: ProgressCallback,
+) -> Results:
+    """Score every translated case that has a CT on its grid.
+
+    Args:
+        volumes: prepared set.
+        translated: output of `translate_mr_to_ct`.
+        settings: dialect, mask, resamples.
+        seed: of the bootstrap.
+        progress: told after every case.
+    """
+    cases = pl.read_parquet(translated / "cases.parquet").to_dicts()
+    scoring = scoring_for(volumes.facts, settings.dialect, settings.mask_dilation_px)
+    baselines = fit_baselines(volumes)
+    rows, without_ct = [], 0
+    for number, case in enumerate(cases, 1):
+        mr = volumes.row(case["volume"])
+        if mr["pair_volume"] < 0:
+            without_ct += 1
+            continue
+        ct_row = volumes.row(mr["pair_volume"])
+        ct = np.asarray(volumes.voxels(ct_row))
+        mask = evaluation_mask(volumes, ct_row, scoring.dilation_px)
+        made = predictions(volumes, mr, translated / case["prepared_path"], baselines, scoring.unit)
+        for method in METHODS:
+            if method in made:
+                place = {name: case[name] for name in ("subject_id", "series_id", "split")}
+                rows.append({"method": method, **place, **score(ct, made[method], mask, scoring)})
+        progress("cases scored", number, len(cases))
+    return _results(rows, scoring, settings, seed, without_ct, translated)
+
+
+def _results(
+    rows: list[dict[str, Any]],
+    scoring: Scoring,
+    settings: EvaluateMRToCTSettings,
+    seed: int,
+    without_ct: int,
+    translated: Path,
+) -> Results:
+    warnings = []
+    if without_ct:
+        warnings.append(f"{without_ct} translated MR have no registered CT and are not scored.")
+    refusals = pl.read_parquet(translated / "cases.parquet")["dicom_refusal"].drop_nulls().unique().sort().to_list()
+    warnings += [f"No DICOM CT series: {reason}." for reason in refusals]
+    if not rows:
+        warnings.append("No case has a registered CT: image metrics cannot be computed.")
+        return Results(track="mr_to_ct", headlines=(), verdicts=(), tables=(), warnings=tuple(warnings))
+    if len({row["subject_id"] for row in rows}) < 5:
+        warnings.append("Fewer than five scored subjects: intervals over subjects are wide and optimistic.")
+    summary = _summary(rows, settings, seed)
+    by_method: dict[str, dict[str, Any]] = {str(row["method"]): row for row in summary}
+    return Results(
+        track="mr_to_ct",
+        headlines=_headlines(by_method, scoring),
+        verdicts=_verdicts(by_method, scoring),
+        tables=(_summary_table(summary, scoring), _case_table(rows, scoring)),
+        warnings=tuple(warnings),
+    )
+
+
+def _summary(rows: Sequence[Mapping[str, Any]], settings: EvaluateMRToCTSettings, seed: int) -> list[dict[str, Cell]]:
+    """Mean over cases with an interval over subjects, for every method and score."""
+    summary: list[dict[str, Cell]] = []
+    for method in METHODS:
+        own = [row for row in rows if row["method"] == method]
+        if not own:
+            continue
+        line: dict[str, Cell] = {"method": method, "title": _TITLES[method], "cases": len(own)}
+        for name in _MEANS:
+            usable = [row for row in own if row.get(name) is not None]
+            line |= _mean(name, usable, settings, seed)
+        summary.append(line)
+    return summary
+
+
+def _mean(name: str, rows: Sequence[Mapping[str, Any]], settings: EvaluateMRToCTSettings, seed: int) -> dict[str, Cell]:
+    if not rows:
+        return {name: None}
+    values = np.asarray([row[name] for row in rows], dtype=np.float64)
+    subjects = [row["subject_id"] for row in rows]
+    if len(set(subjects)) < 2:
+        return {name: float(values.mean())}
+    interval = mean_interval(values, subjects, np.random.default_rng(seed), resamples=max(100, settings.bootstrap))
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _headlines(by_method: Mapping[str, Mapping[str, Any]], scoring: Scoring) -> tuple[Headline, ...]:
+    lookup = by_method.get("intensity_lookup", {}).get("mae")
+    constant = by_method.get("mean_ct", {}).get("mae")
+    own = by_method["pseudo_ct"]["mae"]
+    return (
+        Headline(
+            key="mae",
+            text=f"Pseudo-CT mean absolute error ({scoring.unit}), held-out subjects",
+            value=own,
+            reference=lookup,
+            reference_text="best intensity lookup",
+        ),
+        Headline(
+            key="mae_against_mean",
+            text=f"Pseudo-CT mean absolute error ({scoring.unit}), held-out subjects",
+            value=own,
+            reference=constant,
+            reference_text="one value (median CT)",
+        ),
+    )
+
+
+def _verdicts(by_method: Mapping[str, Mapping[str, Any]], scoring: Scoring) -> tuple[Verdict, ...]:
+    rule = "good: MAE below the intensity lookup's; bad: not below; the lookup is fitted on registered training pairs"
+    own = by_method["pseudo_ct"]["mae"]
+    if "intensity_lookup" not in by_method:
+        sentence = f"The pseudo-CT errs by {own:.1f} {scoring.unit} on average; no training pairs to fit a baseline on."
+        return (Verdict(key="against_lookup", outcome="neutral", sentence=sentence, rule=rule),)
+    lookup = by_method["intensity_lookup"]["mae"]
+    word = "beats" if own < lookup else "does not beat"
+    errors = f"{own:.1f} against {lookup:.1f} {scoring.unit}"
+    sentence = f"The pseudo-CT {word} what MR intensity alone can tell (mean absolute error {errors})."
+    return (Verdict(key="against_lookup", outcome="good" if own < lookup else "bad", sentence=sentence, rule=rule),)
+
+
+def _mask_words(scoring: Scoring) -> str:
+    return f"inside the CT's body outline dilated in plane by {scoring.dilation_px} px, on the prepared grid"
+
+
+def _score_columns(scoring: Scoring, *, intervals: bool) -> tuple[Column, ...]:
+    unit, dialect = scoring.unit, scoring.value_range.name
+    span = f"[{scoring.value_range.low:g}, {scoring.value_range.high:g}]"
+    definitions = {
+        "mae": ("MAE", unit, f"mean |CT − pseudo-CT| {_mask_words(scoring)}, no clipping", 1),
+        "mean_error": ("mean error", unit, "mean of pseudo-CT − CT, same voxels", 1),
+        "psnr": ("PSNR", "dB", f"dialect {dialect}: both clipped to {span}, masked voxels only", 2),
+        "ms_ssim": ("MS-SSIM", "", f"dialect {dialect}, 5 scales, luminance at every scale", 3),
+    }
+    if unit == "HU":
+        definitions |= {
+            "mae_bone": ("MAE bone", "HU", "voxels above 250 HU in the CT", 1),
+            "mae_soft_tissue": ("MAE soft tissue", "HU", "voxels from −200 to 250 HU in the CT", 1),
+            "mae_air": ("MAE air", "HU", "voxels below −200 HU in the CT", 1),
+        }
+    definitions["dice_bone"] = ("Dice bone", "", "overlap of bone (> 250 HU, or grey ≥ 250)", 3)
+    return tuple(
+        Column(
+            key=key,
+            title=title,
+            unit=own_unit,
+            definition=definition,
+            digits=digits,
+            low_key=f"{key}_low" if intervals else None,
+            high_key=f"{key}_high" if intervals else None,
+        )
+        for key, (title, own_unit, definition, digits) in definitions.items()
+    )
+
+
+def _summary_table(summary: list[dict[str, Cell]], scoring: Scoring) -> ResultTable:
+    first = (Column(key="title", title="method"), Column(key="cases", title="cases", digits=0))
+    return ResultTable(
+        key="mr_to_ct_summary",
+        title="Pseudo-CT against CT, mean over cases",
+        caption="95 % intervals by bootstrap over subjects. Image metrics do not predict dose; no dose is claimed.",
+        columns=first + _score_columns(scoring, intervals=True),
+        rows=tuple(summary),
+    )
+
+
+def _case_table(rows: list[dict[str, Any]], scoring: Scoring) -> ResultTable:
+    first = (Column(key="subject_id", title="subject"), Column(key="title", title="method"))
+    return ResultTable(
+        key="mr_to_ct_cases",
+        title="Every case",
+        caption=f"One row a case and method, {_mask_words(scoring)}.",
+        columns=first + _score_columns(scoring, intervals=False),
+        rows=tuple({**row, "title": _TITLES[row["method"]]} for row in rows),
+    )

@@ -1,0 +1,133 @@
+"""Scores of single cases: pseudo-CT and two trivial baselines against the CT on the same prepared grid."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from pipeline.errors import InputError
+from pipeline.metrics.baselines import ConstantCT, IntensityLookup
+from pipeline.metrics.dice import overlap_by_tissue, structure_overlap
+from pipeline.metrics.mae import error_by_tissue, mae, mean_error
+from pipeline.metrics.ms_ssim import ms_ssim
+from pipeline.metrics.pairs import DIALECTS, ValueRange
+from pipeline.metrics.psnr import psnr
+from pipeline.prepared_set import VolumeSet
+from pipeline.results import Cell
+
+Volume = npt.NDArray[Any]
+
+AIR = {"HU": -1000, "grey": 0}
+BONE_GREY = 250
+"""Grey level from which a brain-windowed 8-bit CT counts as bone."""
+
+METHODS = ("pseudo_ct", "intensity_lookup", "mean_ct")
+_MOST_FIT_VOXELS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The two baselines, fitted on registered training pairs; None where there are none."""
+
+    lookup: IntensityLookup | None
+    constant: ConstantCT | None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How cases are scored.
+
+    Attributes:
+        unit: HU or grey.
+        value_range: dialect of the clipped metrics.
+        spacing_mm: (slices, rows, columns) of the prepared grid; pixels where there is no geometry.
+        dilation_px: in-plane dilation of the body outline.
+    """
+
+    unit: str
+    value_range: ValueRange
+    spacing_mm: tuple[float, float, float]
+    dilation_px: int
+
+
+def scoring_for(facts: Mapping[str, Any], dialect: str, dilation_px: int) -> Scoring:
+    """Scoring for a prepared set; grey sets are scored in grey levels whatever the dialect."""
+    spacing = facts["spacing_mm"] or (1.0, 1.0, 1.0)
+    name = dialect if facts["unit"] == "HU" else "grey8"
+    return Scoring(facts["unit"], DIALECTS[name], (spacing[2], spacing[1], spacing[0]), dilation_px)
+
+
+def fit_baselines(volumes: VolumeSet) -> Baselines:
+    """Fit the baselines on the body voxels of registered training pairs."""
+    pairs = [row for row in volumes.volumes("MR", ["train"]) if row["pair_volume"] >= 0]
+    if not pairs:
+        return Baselines(None, None)
+    stride = max(1, sum(row["slices"] * row["rows"] * row["columns"] for row in pairs) // _MOST_FIT_VOXELS)
+    mr_parts, ct_parts = [], []
+    for row in pairs:
+        inside = volumes.mask(row) > 0
+        mr_parts.append(volumes.voxels(row)[inside][::stride])
+        ct_parts.append(volumes.voxels(volumes.row(row["pair_volume"]))[inside][::stride])
+    mr, ct = np.concatenate(mr_parts), np.concatenate(ct_parts)
+    everywhere = np.ones(mr.shape, np.bool_)
+    return Baselines(IntensityLookup.fit([mr], [ct], [everywhere]), ConstantCT.fit([ct], [everywhere]))
+
+
+def predictions(
+    volumes: VolumeSet, row: Mapping[str, Any], pseudo_ct_path: Path, baselines: Baselines, unit: str
+) -> dict[str, Volume]:
+    """What each method makes of one MR, (K, H, W); the baselines get the same body mask as the pseudo-CT."""
+    made: dict[str, Volume] = {"pseudo_ct": np.load(pseudo_ct_path, allow_pickle=False)}
+    body = volumes.mask(row) > 0
+    mr = volumes.voxels(row)
+    if baselines.lookup is not None:
+        made["intensity_lookup"] = np.where(body, baselines.lookup.predict(mr, body), AIR[unit])
+    if baselines.constant is not None:
+        made["mean_ct"] = np.where(body, baselines.constant.hu, AIR[unit])
+    return made
+
+
+def evaluation_mask(volumes: VolumeSet, ct_row: Mapping[str, Any], dilation_px: int) -> npt.NDArray[np.bool_]:
+    """Outline of the CT's body, dilated in plane by a disk (SynthRAD2025: radius 10 pixels)."""
+    outline = volumes.mask(ct_row) > 0
+    if dilation_px == 0:
+        return outline
+    # A disk by distance is much faster than a large structuring element.
+    return np.stack([ndimage.distance_transform_edt(~plane) <= dilation_px for plane in outline])
+
+
+def score(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: Scoring) -> dict[str, Cell]:
+    """Every score of one prediction (K, H, W) against its CT."""
+    cells: dict[str, Cell] = {
+        "mae": mae(ct, predicted, mask),
+        "mean_error": mean_error(ct, predicted, mask),
+        "psnr": psnr(ct, predicted, mask, scoring.value_range),
+        "ms_ssim": _ms_ssim_or_none(ct, predicted, mask, scoring.value_range),
+        "voxels": int(mask.sum()),
+    }
+    if scoring.unit == "grey":
+        bone = structure_overlap((ct >= BONE_GREY) & mask, (predicted >= BONE_GREY) & mask, scoring.spacing_mm)
+        return cells | {"dice_bone": bone.dice, "hd95_bone": bone.hd95_mm}
+    for tissue, error in error_by_tissue(ct, predicted, mask).items():
+        cells |= {
+            f"mae_{tissue}": error.mae,
+            f"mean_error_{tissue}": error.mean_error,
+            f"voxels_{tissue}": error.voxels,
+        }
+    for tissue, overlap in overlap_by_tissue(ct, predicted, mask, scoring.spacing_mm).items():
+        cells |= {f"dice_{tissue}": overlap.dice, f"hd95_{tissue}": overlap.hd95_mm}
+    return cells
+
+
+def _ms_ssim_or_none(
+    ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], value_range: ValueRange
+) -> float | None:
+    """MS-SSIM, or None where the body is too small for its coarsest scale."""
+    try:
+        return ms_ssim(ct, predicted, mask, value_range)
+    except InputError:
+        return None
