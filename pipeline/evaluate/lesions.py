@@ -162,7 +162,7 @@ def _agreement_table(rows: list[dict[str, Cell]]) -> ResultTable:
     return ResultTable(
         key="class_agreement",
         title="Class agreement",
-        caption="Share of images that classifiers trained on real training images assign to their own class, mean of seeds.",
+        caption="Share of images that classifiers trained on real images assign to their own class, mean of seeds.",
         columns=(
             Column(key="images", title="images"),
             Column(key="overall", title="all classes", definition="share of images recognized as their own class"),
@@ -214,7 +214,7 @@ def _fidelity_table(
             Column(
                 key="kid",
                 title="KID",
-                definition=f"unbiased MMD², cubic kernel, {settings.kid_subsets} subsets",
+                definition=kid_words,
                 digits=4,
             ),
             Column(key="kid_se", title="± se", definition="standard error over subsets", digits=4),
