@@ -19,7 +19,16 @@ from pydicom.pixels import apply_modality_lut
 
 from pipeline.errors import InputError, QuarantineError
 from pipeline.geometry import Affine, Geometry, affine_from_dicom, slice_normal
-from pipeline.scan_io.scan import HU_MINIMUM, Scan, ScanFacts, compact_integers, hounsfield, sequence_from_text
+from pipeline.scan_io.scan import (
+    CT_IMAGE_STORAGE,
+    HU_MINIMUM,
+    MR_IMAGE_STORAGE,
+    Scan,
+    ScanFacts,
+    compact_integers,
+    hounsfield,
+    sequence_from_text,
+)
 
 SPACING_TOLERANCE = 0.01
 """Largest deviation of a slice distance from the median one, as a fraction of it."""
@@ -151,13 +160,16 @@ def _check_slice(item: Slice) -> None:
         raise QuarantineError(
             "UNSUPPORTED_ENHANCED", f"{item.get('NumberOfFrames')} frames", "export as single-frame MR or CT images"
         )
+    if "TransferSyntaxUID" not in item.file_meta:
+        raise QuarantineError("TRUNCATED", "a file header that ends early", "copy the file again from its source")
+    is_image = str(item.file_meta.get("MediaStorageSOPClassUID")) in (CT_IMAGE_STORAGE, MR_IMAGE_STORAGE)
+    if is_image and "PixelData" not in item:
+        raise QuarantineError("TRUNCATED", "an image without its pixel data", "copy the file again from its source")
     modality = item.get("Modality")
     if modality not in _READ_MODALITIES:
         raise QuarantineError("UNSUPPORTED_MODALITY", f"modality {modality}", "only MR and CT images are read")
     if "PixelData" not in item:
-        if "Rows" not in item or "Columns" not in item:
-            raise QuarantineError("NO_PIXEL_DATA", "no image in the file", "leave non-image objects out")
-        raise QuarantineError("TRUNCATED", "a header without its pixel data", "copy the file again from its source")
+        raise QuarantineError("NO_PIXEL_DATA", "no image in the file", "leave non-image objects out")
     if int(item.get("SamplesPerPixel") or 1) != 1:
         raise QuarantineError(
             "UNSUPPORTED_COLOR", f"{item.SamplesPerPixel} samples a pixel", "only gray images are read"
@@ -298,6 +310,9 @@ def _facts(slices: Sequence[Slice]) -> ScanFacts:
     return ScanFacts(
         patient_id=_text(first, "PatientID"),
         study_uid=_text(first, "StudyInstanceUID"),
+        study_id=_text(first, "StudyID"),
+        study_date=_text(first, "StudyDate"),
+        study_time=_text(first, "StudyTime"),
         series_uid=_text(first, "SeriesInstanceUID"),
         frame_of_reference_uid=_text(first, "FrameOfReferenceUID"),
         sop_instance_uids=tuple(str(item.SOPInstanceUID) for item in slices),

@@ -19,10 +19,7 @@ from pydicom.valuerep import DSfloat
 
 from pipeline.errors import InputError
 from pipeline.geometry import Geometry, dicom_planes, slice_normal
-from pipeline.scan_io.scan import HU_MAXIMUM, HU_MINIMUM
-
-CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
-MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
+from pipeline.scan_io.scan import CT_IMAGE_STORAGE, HU_MAXIMUM, HU_MINIMUM, MR_IMAGE_STORAGE
 
 PATIENT_POSITIONS = ("HFS", "HFP", "HFDR", "HFDL", "FFS", "FFP", "FFDR", "FFDL")
 """Patient Position codes of a patient on a table (PS3.3 C.7.3.1.1.2)."""

@@ -31,6 +31,7 @@ _MR_SUFFIXES = frozenset({"T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", 
 _CT_SUFFIXES = frozenset({"ct", "CT"})
 _UNITS_MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _GZIP_LEVEL = 4
+_CHUNK_BYTES = 1 << 20
 
 
 def is_nifti(path: Path) -> bool:
@@ -51,7 +52,7 @@ def read_nifti(path: Path) -> Scan:
             raise QuarantineError("UNREADABLE", f"a {type(image).__name__}", "convert to NIfTI")
         shape = _check_shape(image)
         geometry = _geometry(image, shape)
-        values = np.asarray(image.dataobj).reshape(shape)
+        values = _values(image, path).reshape(shape)
     except QuarantineError:
         raise
     except (EOFError, OSError, zlib.error) as error:
@@ -64,6 +65,20 @@ def read_nifti(path: Path) -> Scan:
         raise QuarantineError("NON_FINITE", found, "replace them by a background value at the source")
     modality, facts = _facts(path)
     return Scan(hounsfield(values) if modality == "CT" else compact_integers(values), geometry, modality, facts)
+
+
+def _values(image: nib.Nifti1Image, path: Path) -> NDArray[Any]:
+    """Voxels with slope and intercept applied; a gzip stream is read to its end, because only that checks its CRC."""
+    if path.suffix.lower() != ".gz":
+        return np.asarray(image.dataobj)
+    expected = int(image.dataobj.offset) + math.prod(image.shape) * int(image.get_data_dtype().itemsize)
+    with gzip.open(path) as stream:
+        content = stream.read(expected)
+        while stream.read(_CHUNK_BYTES):
+            pass
+    if len(content) < expected:
+        raise EOFError
+    return np.asarray(type(image).from_bytes(content).dataobj)
 
 
 def _check_shape(image: nib.Nifti1Image) -> tuple[int, ...]:

@@ -17,13 +17,13 @@ from pipeline.errors import InputError
 from pipeline.files import atomic_folder
 from pipeline.geometry import Geometry, is_oblique, to_dicom_axial
 from pipeline.scan_io.dicom_write import (
-    MR_IMAGE_STORAGE,
     Acquisition,
     SeriesIdentity,
     series_header,
     uid_from,
     write_slices,
 )
+from pipeline.scan_io.scan import MR_IMAGE_STORAGE
 
 NOT_FOR_CLINICAL_USE = "NOT FOR CLINICAL USE"
 
@@ -33,7 +33,10 @@ _LONG_STRING = 64
 
 @dataclass(frozen=True)
 class SourceSeries:
-    """The MR series that a pseudo-CT is made from, with identifiers as they stand in the workspace (pseudonyms)."""
+    """The MR series that a pseudo-CT is made from, with identifiers as they stand in the workspace (pseudonyms).
+
+    The pseudo-CT joins its study, so what it says about patient and study has to equal what the MR says.
+    """
 
     patient_id: str
     study_uid: str
@@ -44,6 +47,9 @@ class SourceSeries:
     patient_name: str = ""
     patient_sex: str = ""
     patient_age: str = ""
+    study_id: str = ""
+    study_date: str = ""
+    study_time: str = ""
     body_part: str = ""
     sop_class_uid: str = MR_IMAGE_STORAGE
 
@@ -133,6 +139,9 @@ def _identity(source: SourceSeries, series_uid: str, series_number: int) -> Seri
         patient_age=source.patient_age,
         patient_position=source.patient_position,
         study_uid=source.study_uid,
+        study_id=source.study_id,
+        study_date=source.study_date,
+        study_time=source.study_time,
         series_uid=series_uid,
         frame_of_reference_uid=source.frame_of_reference_uid,
         series_number=series_number,

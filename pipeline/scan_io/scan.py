@@ -12,6 +12,10 @@ from pipeline.geometry import Geometry, check_shape
 HU_MINIMUM, HU_MAXIMUM = -1024, 3071
 """Range of HU that 12-bit CT stores with RescaleIntercept −1024; written CT is clipped to it."""
 
+CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
+"""SOP classes of single-frame CT and MR images (PS3.4 B.5)."""
+
 AIR_HU = -1000
 """HU of air by definition of the Hounsfield scale."""
 
@@ -35,6 +39,9 @@ class ScanFacts:
 
     patient_id: str | None = None
     study_uid: str | None = None
+    study_id: str | None = None
+    study_date: str | None = None
+    study_time: str | None = None
     series_uid: str | None = None
     frame_of_reference_uid: str | None = None
     sop_instance_uids: tuple[str, ...] = ()
