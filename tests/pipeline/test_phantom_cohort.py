@@ -82,8 +82,8 @@ def test_images_on_disk_equal_the_truth_in_memory_at_the_same_points(cohort: Coh
                 np.testing.assert_array_equal(voxels, truth.mr if modality == "MR" else truth.ct_hu)
             else:
                 hu = resample(voxels, affine, truth.geometry, fill=-1000)
-                assert np.corrcoef(hu.ravel(), truth.ct_hu.ravel())[0, 1] > 0.95
-                assert np.corrcoef(hu[::-1].ravel(), truth.ct_hu.ravel())[0, 1] < 0.93
+                straight, mirrored = (np.corrcoef(v.ravel(), truth.ct_hu.ravel())[0, 1] for v in (hu, hu[::-1]))
+                assert straight > max(0.95, mirrored + 0.01)
 
 
 def test_nifti_volumes_are_stored_in_several_orientations(cohort: CohortTruth) -> None:
