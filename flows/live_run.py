@@ -33,11 +33,14 @@ class LiveRun:
         self.chain = Chain(Call(call.workspace, call.settings, call.input_folder, self._advance, call.fresh))
         self.failure: BaseException | None = None
         self.began = False
+        self._attempts: dict[str, int] = {}
 
     def take(self, name: str, order: list[str]) -> StageRecord:
         """Take one step of ``order`` and show it; the exception of a failed step is kept in `failure`."""
         self.began, self.failure = True, None
-        self._display.begin(name, STEPS[name].title, order.index(name) + 1, len(order))
+        self._attempts[name] = self._attempts.get(name, 0) + 1
+        again = "" if self._attempts[name] == 1 else "once more after a passing error: "
+        self._display.begin(name, again + STEPS[name].title, order.index(name) + 1, len(order))
         started = time.monotonic()
         try:
             record = self.chain.take(name)

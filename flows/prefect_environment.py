@@ -20,8 +20,6 @@ _ALWAYS = {
 }
 _UNLESS_SET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(STARTUP_TIMEOUT_S),
-    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-    "PREFECT_CLI_WRAP_LINES": "false",
 }
 
 
@@ -45,4 +43,6 @@ def settle(workspace_root: Path, *, debug: bool, environment: MutableMapping[str
     if embedded:
         variables["PREFECT_HOME"] = str(workspace_root / ".prefect")
         variables["PREFECT_PROFILES_PATH"] = str(workspace_root / ".prefect" / "profiles.toml")
+        for name in ("NO_PROXY", "no_proxy"):  # a proxy must not stand between a run and its own server
+            variables[name] = ",".join(filter(None, (variables.get(name), "127.0.0.1")))
     return embedded

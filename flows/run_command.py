@@ -1,5 +1,6 @@
 """What `scanloom run` and `scanloom demo` do: look before leaping, run the Prefect flow, say what came out."""
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.chain import Call
+from flows.embedded_server import EmbeddedServer
 from flows.failures import OrchestrationError, Terminated
 from flows.live_run import LiveRun, enrolled
 from flows.prefect_environment import settle
@@ -15,6 +17,7 @@ from flows.requests import Options, load_settings, open_workspace
 from flows.summary import print_preflight, print_summary
 from pipeline.preflight import check_input, estimate, require, survey
 from pipeline.records import StageRecord
+from pipeline.workspace import Workspace
 
 
 def run_all(
@@ -40,23 +43,33 @@ def run_all(
     check_input(input_folder, options.workspace)
     workspace = open_workspace(options, settings, identity_key)
     with workspace.locked():
+        server = _start_server(workspace, console, debug=options.debug)
         preflight = estimate(settings, survey(input_folder), workspace.root)
         print_preflight(console, preflight)
         require(preflight)
         display = display_for(console)
         run = LiveRun(Call(workspace, settings, input_folder, fresh=fresh), display)
         try:
-            _through_prefect(run, settings.name, console, debug=options.debug)
+            _through_prefect(run, settings.name, console, server)
         finally:
             display.close()
         print_summary(console, workspace, run.chain.records, time.monotonic() - began)
     return run.chain.records
 
 
-def _through_prefect(run: LiveRun, name: str, console: Console, *, debug: bool) -> None:
+def _start_server(workspace: Workspace, console: Console, *, debug: bool) -> EmbeddedServer | None:
+    """Begin to start the embedded server, while the preflight looks around; None where a server is given."""
+    if settle(workspace.root, debug=debug):
+        console.print("Starting the embedded Prefect server; its database stays in the workspace.", style="dim")
+        return EmbeddedServer(workspace.root / "logs" / "prefect-server.log")
+    console.print("Using the Prefect server named by PREFECT_API_URL.", style="dim", highlight=False)
+    return None
+
+
+def _through_prefect(run: LiveRun, name: str, console: Console, server: EmbeddedServer | None) -> None:
     """Run the flow; a step's own exception comes out as it was raised, whatever Prefect made of it."""
-    embedded = settle(run.chain.call.workspace.root, debug=debug)
-    console.print(_server_notice(embedded), style="dim", highlight=False)
+    if server is not None:
+        os.environ["PREFECT_API_URL"] = server.wait()
     from prefect.exceptions import TerminationSignal
 
     from flows.augment import augment
@@ -69,10 +82,10 @@ def _through_prefect(run: LiveRun, name: str, console: Console, *, debug: bool) 
         except Exception as error:
             if run.failure is not None:
                 raise run.failure from None
-            _without_server(run, error, embedded, console)
+            _without_server(run, error, console, embedded=server is not None)
 
 
-def _without_server(run: LiveRun, error: Exception, embedded: bool, console: Console) -> None:
+def _without_server(run: LiveRun, error: Exception, console: Console, *, embedded: bool) -> None:
     """Prefect itself failed: say so, and whether anything is lost."""
     if run.complete():
         console.print(
@@ -87,9 +100,3 @@ def _without_server(run: LiveRun, error: Exception, embedded: bool, console: Con
         change="Run again: finished steps are kept. Or take the steps one by one without Prefect: `scanloom report`"
         " runs all of them. --debug shows what Prefect said.",
     ) from error
-
-
-def _server_notice(embedded: bool) -> str:
-    if embedded:
-        return "Starting the embedded Prefect server; its database stays in the workspace."
-    return "Using the Prefect server named by PREFECT_API_URL."

@@ -1,8 +1,8 @@
 """What a run will need, before it begins: disk, memory, rough time; a run that cannot fit is refused.
 
 Needs are estimates, stated as such. Disk follows from the size of the input and from the networks' parameters; memory
-and arithmetic come from the networks themselves, built without storage (torch's meta device) and passed one image;
-time is arithmetic over the speed of a short convolution measured on the device at hand.
+and arithmetic come from the networks themselves, built narrow and passed one image without storage (torch's meta
+device); time is arithmetic over the speed of a short convolution measured on the device at hand.
 """
 
 import os
@@ -42,6 +42,8 @@ _ACTIVATION_COPIES = 2.5
 """A layer's output is kept for the backward pass, beside its normalization's statistics and a gradient."""
 _TRAINING_EFFICIENCY = 0.35
 """Share of a plain convolution's speed that a whole training step reaches."""
+_PROBED_WIDTH = 16
+"""Networks are built no wider than this to count their work, so that settings of any size are sized up in moments."""
 _OTHER_STEPS_SECONDS_PER_MB = 0.5
 _OTHER_STEPS_SECONDS = 60.0
 
@@ -199,13 +201,14 @@ def lesion_cost(settings: RunSettings) -> TrainingCost:
     A step makes images once without and once with gradients, and judges real and fake images, then fake ones again;
     a backward pass costs two forward passes.
     """
-    train, size = settings.train.lesions, settings.prepare.lesions.size_px
-    with torch.device("meta"):
-        rng, classes = torch.Generator(), torch.zeros(1, dtype=torch.long)
-        generator = DCGANGenerator(size, rng, num_classes=2, latent_size=train.latent_size, width=train.width)
-        discriminator = DCGANDiscriminator(size, rng, num_classes=2, width=train.width)
-        made = _Pass.of(generator, torch.empty(1, train.latent_size), classes)
-        judged = _Pass.of(discriminator, torch.empty(1, 1, size, size), classes)
+    train, size, rng = settings.train.lesions, settings.prepare.lesions.size_px, torch.Generator()
+    width = min(train.width, _PROBED_WIDTH)
+    generator = DCGANGenerator(size, rng, num_classes=2, latent_size=train.latent_size, width=width)
+    discriminator = DCGANDiscriminator(size, rng, num_classes=2, width=width)
+    classes = torch.zeros(1, dtype=torch.long, device="meta")
+    latent, image = torch.empty(1, train.latent_size, device="meta"), torch.empty(1, 1, size, size, device="meta")
+    made = _Pass.of(generator, latent, classes).widened(train.width / width)
+    judged = _Pass.of(discriminator, image, classes).widened(train.width / width)
     return TrainingCost(
         4 * made.operations + 9 * judged.operations,
         _ACTIVATION_COPIES * (made.output_bytes + 2 * judged.output_bytes),
@@ -218,15 +221,15 @@ def mr_to_ct_cost(settings: RunSettings) -> TrainingCost:
 
     Paired training needs the one direction only.
     """
-    train = settings.train.mr_to_ct
-    context = 2 if train.coordinates else 0
+    train, rng = settings.train.mr_to_ct, torch.Generator()
+    channels = train.slices + (2 if train.coordinates else 0)
+    width, judge_width = min(train.width, _PROBED_WIDTH), min(train.discriminator_width, _PROBED_WIDTH)
     network = UNetGenerator if train.generator == "unet" else ResNetGenerator
-    with torch.device("meta"):
-        rng, side = torch.Generator(), train.patch_px
-        generator = network(train.slices + context, train.slices, rng, width=train.width)
-        discriminator = PatchDiscriminator(train.slices, rng, width=train.width)
-        made = _Pass.of(generator, torch.empty(1, train.slices + context, side, side))
-        judged = _Pass.of(discriminator, torch.empty(1, train.slices, side, side))
+    generator = network(channels, train.slices, rng, width=width)
+    discriminator = PatchDiscriminator(train.slices, rng, width=judge_width)
+    given = torch.empty(1, channels, train.patch_px, train.patch_px, device="meta")
+    made = _Pass.of(generator, given).widened(train.width / width)
+    judged = _Pass.of(discriminator, given[:, : train.slices]).widened(train.discriminator_width / judge_width)
     directions = 1 if train.supervision == "paired" else 2
     passes = 1 if train.supervision == "paired" else 3
     return TrainingCost(
@@ -270,12 +273,16 @@ class _Pass:
             if isinstance(output, Tensor) and not list(module.children()):
                 sizes.append(output.numel() * 4)
 
-        for module in network.modules():
+        for module in network.to("meta").eval().modules():
             module.register_forward_hook(note)
         with FlopCounterMode(display=False) as counter:
             network(*inputs)
         parameters = sum(parameter.numel() for parameter in network.parameters())
         return cls(float(counter.get_total_flops()), float(sum(sizes)), parameters)
+
+    def widened(self, factor: float) -> "_Pass":
+        """The same network with all widths times ``factor``: maps grow with it, weights and work with its square."""
+        return _Pass(self.operations * factor**2, self.output_bytes * factor, round(self.parameters * factor**2))
 
 
 def _training_bytes(settings: RunSettings, track: str, cost: TrainingCost) -> float:

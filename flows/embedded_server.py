@@ -1,0 +1,123 @@
+"""The embedded Prefect server: a child process that outlives Ctrl-C and ends with the command, however that ends.
+
+Prefect can start a server by itself, but in the terminal's process group: Ctrl-C then kills it while the flow still
+wants to report that it was stopped, which takes more than a minute of retries. Here the server has a session of its own
+and leaves when the pipe to the command closes, so that not even SIGKILL leaves it behind. It listens on this machine
+only, on a port that the system chooses.
+
+The child runs ``python -m flows.embedded_server``.
+"""
+
+import atexit
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from flows.failures import OrchestrationError
+from flows.prefect_environment import STARTUP_TIMEOUT_S
+
+_HOST = "127.0.0.1"
+_STOP_TIMEOUT_S = 10.0
+
+
+class EmbeddedServer:
+    """Starts the server at once; `wait` returns when it answers. It is stopped when the command ends.
+
+    Make it before Prefect is imported: Prefect's own exit handlers, registered later, then run first and can still
+    reach it.
+
+    Args:
+        log_file: takes what the server writes to its error stream.
+    """
+
+    def __init__(self, log_file: Path) -> None:
+        with log_file.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flows.embedded_server"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                cwd=Path(__file__).resolve().parent.parent,
+            )
+        self._log_file = log_file
+        atexit.register(self.stop)
+
+    def wait(self, timeout_s: float = STARTUP_TIMEOUT_S) -> str:
+        """Wait until the server answers; returns its API address.
+
+        Raises:
+            OrchestrationError: it ended, or took too long.
+        """
+        deadline = time.monotonic() + timeout_s
+        line = self._process.stdout.readline() if self._process.stdout else b""
+        port = int(line) if line.strip().isdigit() else None
+        while port is not None and self._process.poll() is None and time.monotonic() < deadline:
+            if _healthy(port):
+                return f"http://{_HOST}:{port}/api"
+            time.sleep(0.05)
+        ended = self._process.poll()
+        self.stop()
+        raise OrchestrationError(
+            "A run starts an embedded Prefect server unless PREFECT_API_URL names one.",
+            found=f"no answer after {timeout_s:g} s" if ended is None else f"the server ended with code {ended}",
+            allowed="a server that answers; it needs a free port on this machine and a writable workspace",
+            change=f"Read {self._log_file}, then run again; or run `scanloom report`, which takes all steps without"
+            " Prefect.",
+        )
+
+    def stop(self) -> None:
+        """Stop the server; a second call does nothing."""
+        atexit.unregister(self.stop)
+        if self._process.stdin:
+            self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+
+def _healthy(port: int) -> bool:
+    """Whether the API answers; asked directly, for a proxy of the environment must not see it."""
+    connection = http.client.HTTPConnection(_HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/api/health")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def main() -> None:
+    """Serve until standard input closes. The first line on standard output is the port."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind((_HOST, 0))
+    sys.stdout.write(f"{listener.getsockname()[1]}\n")
+    sys.stdout.flush()
+    os.environ.pop("PREFECT_API_URL", None)
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    server = uvicorn.Server(uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error", lifespan="on"))
+
+    def leave_with_parent() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+        time.sleep(_STOP_TIMEOUT_S / 2)
+        os._exit(0)  # a connection that will not close must not keep an orphan alive
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    server.run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()
