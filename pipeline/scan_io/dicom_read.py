@@ -123,12 +123,24 @@ def read_dicom_series(paths: Sequence[Path]) -> Scan:
         the HU stand).
 
     Raises:
-        QuarantineError: NOT_DICOM, TRUNCATED, UNREADABLE, NO_PIXEL_DATA, UNSUPPORTED_MODALITY, UNSUPPORTED_ENHANCED,
-            UNSUPPORTED_COLOR, MISSING_GEOMETRY, BAD_ORIENTATION, MIXED_SERIES, MIXED_MATRIX, DUPLICATE_POSITION,
-            MISSING_SLICE, NONUNIFORM_SPACING, GANTRY_TILT, MISSING_RESCALE, DECODE_FAILED.
+        QuarantineError: NO_FILES, NOT_DICOM, TRUNCATED, UNREADABLE, NO_PIXEL_DATA, UNSUPPORTED_MODALITY,
+            UNSUPPORTED_ENHANCED, UNSUPPORTED_MOSAIC, UNSUPPORTED_COLOR, MISSING_GEOMETRY, BAD_ORIENTATION,
+            MIXED_SERIES, MIXED_MATRIX, DUPLICATE_POSITION, MISSING_SLICE, NONUNIFORM_SPACING, GANTRY_TILT,
+            MISSING_RESCALE, DECODE_FAILED.
     """
     if not paths:
         raise QuarantineError("NO_FILES", "a series without files", "pass the files of one series")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom converts values when they are first used, and warns then
+        try:
+            return _read_volume(paths)
+        except QuarantineError:
+            raise
+        except Exception as error:  # any of the many types that pydicom raises on malformed values
+            raise QuarantineError("UNREADABLE", type(error).__name__, "export the series again") from error
+
+
+def _read_volume(paths: Sequence[Path]) -> Scan:
     slices = [_read_slice(path) for path in paths]
     _check_alike(slices)
     slices, pixels = _drop_identical(_sorted_by_position(slices))
@@ -145,21 +157,13 @@ def _read_slice(path: Path) -> Slice:
     try:
         item = _parse(path)
         _check_slice(item)
-    except QuarantineError:
-        raise
     except (EOFError, OSError) as error:
         raise QuarantineError("TRUNCATED", type(error).__name__, "copy the file again from its source") from error
-    except Exception as error:  # any of the many types that pydicom raises on malformed elements
-        raise QuarantineError("UNREADABLE", type(error).__name__, "export the series again") from error
     return item
 
 
 def _check_slice(item: Slice) -> None:
     """Refuse what cannot be one slice of an MR or CT volume."""
-    if str(item.get("SOPClassUID")) in _ENHANCED_CLASSES or int(item.get("NumberOfFrames") or 1) > 1:
-        raise QuarantineError(
-            "UNSUPPORTED_ENHANCED", f"{item.get('NumberOfFrames')} frames", "export as single-frame MR or CT images"
-        )
     if "TransferSyntaxUID" not in item.file_meta:
         raise QuarantineError("TRUNCATED", "a file header that ends early", "copy the file again from its source")
     is_image = str(item.file_meta.get("MediaStorageSOPClassUID")) in (CT_IMAGE_STORAGE, MR_IMAGE_STORAGE)
@@ -168,8 +172,22 @@ def _check_slice(item: Slice) -> None:
     modality = item.get("Modality")
     if modality not in _READ_MODALITIES:
         raise QuarantineError("UNSUPPORTED_MODALITY", f"modality {modality}", "only MR and CT images are read")
+    if str(item.get("SOPClassUID")) in _ENHANCED_CLASSES or int(item.get("NumberOfFrames") or 1) > 1:
+        raise QuarantineError(
+            "UNSUPPORTED_ENHANCED", f"{item.get('NumberOfFrames')} frames", "export as single-frame MR or CT images"
+        )
+    if "MOSAIC" in (item.get("ImageType") or ()):
+        # One file holds all slices as tiles, and its position and spacing are those of the sheet, not of a slice.
+        raise QuarantineError(
+            "UNSUPPORTED_MOSAIC", "a Siemens mosaic", "export single slices, or convert with dcm2niix"
+        )
     if "PixelData" not in item:
         raise QuarantineError("NO_PIXEL_DATA", "no image in the file", "leave non-image objects out")
+    _check_pixels(item)
+
+
+def _check_pixels(item: Slice) -> None:
+    """Refuse color, incomplete geometry and incomplete pixel data."""
     if int(item.get("SamplesPerPixel") or 1) != 1:
         raise QuarantineError(
             "UNSUPPORTED_COLOR", f"{item.SamplesPerPixel} samples a pixel", "only gray images are read"
@@ -231,9 +249,7 @@ def _drop_identical(slices: list[Slice]) -> tuple[list[Slice], list[NDArray[Any]
 
 def _stored_values(item: Slice) -> NDArray[Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return np.asarray(item.pixel_array)
+        return np.asarray(item.pixel_array)
     except Exception as error:  # decoders raise their own types
         raise QuarantineError("DECODE_FAILED", type(error).__name__, "export without compression") from error
 

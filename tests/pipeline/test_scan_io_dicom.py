@@ -252,6 +252,7 @@ def _into_report(item: pydicom.Dataset) -> None:
         (lambda item: setattr(item, "PixelSpacing", [1.0, 2.0]), "MIXED_MATRIX"),
         (lambda item: setattr(item, "SamplesPerPixel", 3), "UNSUPPORTED_COLOR"),
         (lambda item: item.__delattr__("PixelData"), "TRUNCATED"),
+        (lambda item: setattr(item, "ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "UNSUPPORTED_MOSAIC"),
         (_into_report, "NO_PIXEL_DATA"),
         (lambda item: setattr(item, "ImageOrientationPatient", [0, 1, 0, 1, 0, 0]), "MIXED_SERIES"),
     ],
