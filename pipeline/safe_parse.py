@@ -9,9 +9,13 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from pipeline.errors import QuarantineError
@@ -20,6 +24,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _MIB = 1 << 20
+_HIDING = threading.Lock()
 _PRELOADED = ["pipeline.scan_io"]
 """Imported once by the fork server, so that a child starts in hundredths of a second."""
 
@@ -78,7 +83,8 @@ class _Child:
         context.set_forkserver_preload(_PRELOADED)
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, parse, limits.memory_mb), daemon=True)
-        self._process.start()
+        with _without_main():
+            self._process.start()
         theirs.close()
 
     def run(self, task: Any, limits: Limits) -> tuple[tuple[Any, QuarantineError | None], bool]:
@@ -101,6 +107,18 @@ class _Child:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the main module: a child would import it, and a script without a ``__main__`` guard would run twice."""
+    with _HIDING:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _serve(pipe: Connection, parse: Callable[[Any], Any], memory_mb: int) -> None:

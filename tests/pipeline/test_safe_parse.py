@@ -2,6 +2,8 @@ import math
 import operator
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -87,3 +89,15 @@ def test_an_abandoned_iteration_ends_the_child():
     outcomes.close()
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+def test_a_script_without_a_main_guard_is_not_run_again(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import math\n"
+        "from pipeline.safe_parse import Limits, parse_all\n"
+        "print([outcome.result for outcome in parse_all(math.sqrt, [4.0, 9.0], Limits(20, 3000))])\n",
+        encoding="utf-8",
+    )
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert run.stdout == "[2.0, 3.0]\n"
