@@ -92,6 +92,7 @@ def head_anatomy(
     site = _paint_brain(tissue, space, brain_depth, folds, traits)
     _paint_face(tissue, space, -body, base, thickness, traits)
     marker = attach_marker(tissue, fixed, body, (0.0, traits.shift[1] + 8.0, 12.0))
+    site &= np.isin(tissue, (Tissue.GRAY_MATTER, Tissue.WHITE_MATTER, Tissue.CSF))
     return Anatomy(tissue, geometry, "HEAD", site, marker)
 
 
@@ -180,11 +181,12 @@ def _paint_face(
     for side in (-1.0, 1.0):
         orbit = capsule(space, (side * 31, 74, -26), (side * 20, 42, -24), 15.0)
         paint(tissue, (orbit < 2.0) & (depth > 3.0) & (base < 4.0), Tissue.CORTICAL_BONE)
-        paint(tissue, (orbit < 0) & (depth > 1.5), Tissue.FAT)
+        below = base < 1.0
+        paint(tissue, (orbit < 0) & (depth > 1.5) & below, Tissue.FAT)
         paint(tissue, (capsule(space, (side * 28, 60, -26), (side * 18, 40, -24), 3.0) < 0) & face, Tissue.MUSCLE)
         eye = ellipsoid(space, (side * 31, 72, -26), (12, 12, 12))
-        paint(tissue, (eye < 1.2) & (depth > 0), Tissue.MUSCLE)
-        paint(tissue, (eye < 0) & (depth > 0), Tissue.VITREOUS)
+        paint(tissue, (eye < 1.2) & (depth > 0) & below, Tissue.MUSCLE)
+        paint(tissue, (eye < 0) & (depth > 0) & below, Tissue.VITREOUS)
         size = s * (1.0 + side * 2 * traits.asymmetry)
         _paint_air(tissue, ellipsoid(space, (side * 24, 50, -58), (13 * size, 16 * size, 16 * size)), depth > 8.0)
         mastoid = ellipsoid(space, (side * 55, -20, -48), (11, 14, 14))

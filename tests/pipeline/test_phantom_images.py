@@ -156,6 +156,16 @@ def test_the_brain_is_enclosed_by_bone_above_the_skull_base(head: PhantomTruth) 
             assert (filled & brain[:, :, k]).sum() == brain[:, :, k].sum()
 
 
+@pytest.mark.parametrize("index", range(4))
+def test_fat_and_eyes_stay_outside_the_skull(index: int) -> None:
+    truth = phantom_subject(7, index, "HEAD", grid=SMALL_HEAD)
+    tissue = truth.anatomy.tissue
+    brain = ndimage.binary_closing(np.isin(tissue, (Tissue.GRAY_MATTER, Tissue.WHITE_MATTER)), iterations=2)
+    inside = ndimage.binary_erosion(brain, iterations=2)
+    assert inside.sum() > 10_000
+    assert not np.isin(tissue[inside], (Tissue.FAT, Tissue.VITREOUS, Tissue.SKIN)).any()
+
+
 def test_subjects_repeat_by_seed_and_differ_between_indices(head: PhantomTruth) -> None:
     again = phantom_subject(3, 0, "HEAD", grid=SMALL_HEAD)
     np.testing.assert_array_equal(again.mr, head.mr)
