@@ -1,7 +1,7 @@
 """Pictures of the MR-to-CT track: MR | pseudo-CT | CT | signed error at several heights, in stated windows.
 
-Where there are more cases than are shown, those shown spread evenly from the lowest to the highest error, measured as
-mean absolute difference inside the body outline; it ranks cases only, the results tables hold the figures that count.
+Cases with a registered CT are shown in the order of their mean absolute difference inside the body outline. It ranks
+cases only; the results tables hold the figures that count.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class CasePictures:
     Attributes:
         series_id, subject_id: pseudonyms.
         split: the subject's split.
-        rank: e.g. ``lowest error of 12 cases``; empty without reference.
+        rank: e.g. ``lowest error of 12``; empty where it is the only one.
         rows: slices from inferior to superior.
     """
 
@@ -71,7 +71,7 @@ class CaseGallery:
         windows: CT windows in words.
         oriented: voxels have a position in the patient, so that sides are known.
         total: cases in the set.
-        ranked: cases are in the order of their error; False where a case has no reference.
+        scored: cases that have a registered CT.
     """
 
     cases: tuple[CasePictures, ...]
@@ -80,7 +80,7 @@ class CaseGallery:
     windows: tuple[Window, ...]
     oriented: bool
     total: int
-    ranked: bool
+    scored: int
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ def case_gallery(prepared: VolumeSet, translated: Path, slices_per_case: int) ->
     """
     unit = str(prepared.facts["unit"])
     table = pl.read_parquet(translated / "cases.parquet").sort("series_id").to_dicts()
-    chosen = _choose([(row, _open(row, prepared, translated).error()) for row in table])
+    errors = [_open(row, prepared, translated).error() for row in table]
+    chosen = _choose(list(zip(table, errors, strict=True)))
     windows = (SOFT_TISSUE, BONE) if unit == "HU" else (GREY_WINDOW,)
     limit = ERROR_LIMITS[unit]
     spacing = prepared.facts.get("spacing_mm") or (1.0, 1.0, 1.0)
@@ -124,9 +125,7 @@ def case_gallery(prepared: VolumeSet, translated: Path, slices_per_case: int) ->
         for row, rank in chosen
     )
     oriented = bool(table) and all(prepared.row(row["volume"])["affine"] is not None for row in table)
-    return CaseGallery(
-        cases, unit, limit, windows, oriented, len(table), len(table) == 1 or all(rank for _, rank in chosen)
-    )
+    return CaseGallery(cases, unit, limit, windows, oriented, len(table), sum(error is not None for error in errors))
 
 
 def _open(row: dict[str, Any], prepared: VolumeSet, translated: Path) -> _Case:
@@ -137,22 +136,23 @@ def _open(row: dict[str, Any], prepared: VolumeSet, translated: Path) -> _Case:
     return _Case(row, prepared.voxels(mr_row), prepared.mask(mr_row), pseudo_ct, ct)
 
 
-def _choose(ranked: list[tuple[dict[str, Any], float | None]]) -> list[tuple[dict[str, Any], str]]:
-    """Cases to show, lowest error first, evenly spread, each with its rank in words."""
-    errors = [error for _, error in ranked if error is not None]
-    if len(errors) < len(ranked):
-        places = np.unique(np.linspace(0, len(ranked) - 1, min(_MAX_CASES, len(ranked))).round().astype(int))
-        return [(ranked[place][0], "") for place in places]
-    order = sorted(ranked, key=lambda item: (item[1], item[0]["series_id"]))
-    places = np.unique(np.linspace(0, len(order) - 1, min(_MAX_CASES, len(order))).round().astype(int))
-    return [(order[place][0], _rank_text(int(place), len(order))) for place in places]
+def _choose(cases: list[tuple[dict[str, Any], float | None]]) -> list[tuple[dict[str, Any], str]]:
+    """Cases to show, each with its rank in words.
+
+    Those with a reference come first, evenly spread from the lowest error to the highest; others fill the room left.
+    """
+    scored = sorted((error, row["series_id"], place) for place, (row, error) in enumerate(cases) if error is not None)
+    ranks = np.unique(np.linspace(0, len(scored) - 1, min(_MAX_CASES, len(scored))).round().astype(int))
+    chosen = [(cases[scored[rank][2]][0], _rank_text(int(rank), len(scored))) for rank in ranks]
+    others = [(row, "not compared") for row, error in cases if error is None]
+    return chosen + others[: _MAX_CASES - len(chosen)]
 
 
 def _rank_text(place: int, total: int) -> str:
     if total == 1:
         return ""
     ends = {0: "lowest", total - 1: "highest"}
-    return f"{ends[place]} error of {total} cases" if place in ends else f"error {place + 1} of {total}, lowest first"
+    return f"{ends[place]} error of {total}" if place in ends else f"error {place + 1} of {total}, lowest first"
 
 
 def _rows(

@@ -47,16 +47,17 @@ def lesion_counts(records: Mapping[str, StageRecord]) -> TableView | None:
 
 
 def class_balance(records: Mapping[str, StageRecord]) -> tuple[BarGroup, ...]:
-    """Training images of each class: real, and synthetic ones made."""
+    """Training images of each class: real, and synthetic ones as exported, or as made before an export."""
     if "prepare_lesions" not in records:
         return ()
     facts = records["prepare_lesions"].facts
     names = fact_list(facts, "classes")
     train = fact_mapping(fact_mapping(facts, "counts"), "train")
     counts = [("real", [_count(train.get(name)) or 0 for name in names])]
-    made = _synthetic_counts(records).get("made")
-    if made is not None:
-        counts.append(("synthetic", [made.get(name, 0) for name in names]))
+    synthetic = _synthetic_counts(records)
+    if synthetic:
+        numbers = synthetic.get("exported", synthetic.get("made", {}))
+        counts.append(("synthetic", [numbers.get(name, 0) for name in names]))
     return bar_groups(names, counts)
 
 

@@ -66,16 +66,16 @@ def table_view(table: ResultTable) -> TableView:
 
 
 def number_text(value: float, digits: int) -> str:
-    """A number with ``digits`` decimals, thousands set apart by a thin space, a true minus sign."""
+    """A number with ``digits`` decimals, thousands set apart by a narrow no-break space, a true minus sign."""
     if not math.isfinite(value):
         return "not finite" if math.isnan(value) else ("∞" if value > 0 else "−∞")
-    text = f"{value:,.{digits}f}".replace(",", "\u2009")
+    text = f"{value:,.{digits}f}".replace(",", "\u202f")
     negative = text.startswith("-") and any(sign in "123456789" for sign in text)
     return ("−" if negative else "") + text.lstrip("-")
 
 
 def grouped_text(count: int) -> str:
-    """A count, thousands set apart by a thin space."""
+    """A count, thousands set apart by a narrow no-break space."""
     return number_text(count, 0)
 
 

@@ -17,7 +17,7 @@ def cells(column: Column, row: dict[str, Cell]) -> tuple[str, str]:
         (0.0, 2, "0.00"),
         (-0.001, 2, "0.00"),
         (-1.5, 1, "−1.5"),
-        (1234567.891, 1, "1\u2009234\u2009567.9"),
+        (1234567.891, 1, "1\u202f234\u202f567.9"),
         (math.nan, 1, "not finite"),
         (-math.inf, 1, "−∞"),
     ],
@@ -31,7 +31,7 @@ def test_numbers_read_as_a_reader_expects(value: float, digits: int, text: str) 
     [
         (0.8125, "0.8125"),
         (71.264, "71.26"),
-        (1234.5, "1\u2009234"),
+        (1234.5, "1\u202f234"),
         (0.00012345, "0.000123"),
         (0, "0"),
         (-5.5, "−5.500"),
@@ -42,7 +42,7 @@ def test_headlines_have_four_significant_digits(value: float, text: str) -> None
 
 
 def test_counts_are_grouped() -> None:
-    assert grouped_text(61440) == "61\u2009440"
+    assert grouped_text(61440) == "61\u202f440"
 
 
 def test_an_interval_takes_the_digits_of_its_column() -> None:

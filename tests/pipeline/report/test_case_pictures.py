@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline.prepared_set import VolumeSetWriter, read_volume_set
+from pipeline.report.case_pictures import CaseGallery, case_gallery
+
+SHAPE = (6, 20, 16)
+
+
+def gallery(folder: Path, errors: list[int | None], slices: int = 2, empty_mask: bool = False) -> CaseGallery:
+    """A gallery of one case for each error in HU; None has no CT."""
+    writer = VolumeSetWriter(folder)
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[1:5, 8:12, 6:10] = 0 if empty_mask else 1
+    ct = np.full(SHAPE, -1000, np.int16)
+    common = {"subject_id": "sub", "split": "test", "pair_volume": -1, "own_grid": True, "affine": None}
+    (folder / "made").mkdir()
+    rows = []
+    for case, error in enumerate(errors):
+        row = common | {"series_id": f"ser-{case}", "modality": "MR", "mr_low": 0.0, "mr_high": 1.0}
+        volume = writer.add(row, np.zeros(SHAPE, np.int16), mask)
+        if error is not None:
+            writer.link(volume, writer.add(row | {"modality": "CT"}, ct, mask))
+        pseudo_ct = ct + np.int16(error or 0) * mask.astype(np.int16)
+        np.save(folder / "made" / f"{case}.npy", pseudo_ct)
+        rows.append({"series_id": f"ser-{case}", "subject_id": "sub", "split": "test", "volume": volume})
+        rows[-1] |= {"prepared_path": f"{case}.npy"}
+    writer.close({"unit": "HU", "spacing_mm": None})
+    pl.DataFrame(rows).write_parquet(folder / "made" / "cases.parquet")
+    return case_gallery(read_volume_set(folder), folder / "made", slices)
+
+
+def test_cases_spread_from_the_lowest_error_to_the_highest(tmp_path: Path) -> None:
+    shown = gallery(tmp_path, [50, 10, 90, 20, 80, 30, 70, 40, 60])
+    assert [case.series_id for case in shown.cases] == ["ser-1", "ser-5", "ser-0", "ser-6", "ser-2"]
+    assert shown.cases[0].rank == "lowest error of 9"
+    assert shown.cases[2].rank == "error 5 of 9, lowest first"
+    assert shown.cases[-1].rank == "highest error of 9"
+    assert (shown.total, shown.scored) == (9, 9)
+
+
+def test_cases_without_a_ct_come_last_and_have_no_error_map(tmp_path: Path) -> None:
+    shown = gallery(tmp_path, [None, 30, None, -10])
+    assert [case.series_id for case in shown.cases] == ["ser-3", "ser-1", "ser-0", "ser-2"]
+    headings = [[tile.heading for tile in case.rows[0].tiles] for case in shown.cases]
+    assert headings[0][-1] == "Error"
+    assert headings[2] == ["MR", "Pseudo-CT, soft tissue", "Pseudo-CT, bone"]
+    assert shown.cases[2].rank == "not compared"
+
+
+def test_slices_lie_inside_the_body_and_pictures_are_cut_to_it(tmp_path: Path) -> None:
+    shown = gallery(tmp_path, [5])
+    assert [row.height for row in shown.cases[0].rows] == ["slice 3 of 6", "slice 5 of 6"]
+    first = shown.cases[0].rows[0].tiles[0].picture
+    assert (first.width, first.height) == (4 + 2 * 4, 4 + 2 * 4)
+
+
+@pytest.mark.parametrize("slices", [1, 4, 50])
+def test_never_more_slices_than_the_body_has(tmp_path: Path, slices: int) -> None:
+    assert len(gallery(tmp_path, [5], slices).cases[0].rows) == min(slices, 4)
+
+
+def test_an_empty_body_outline_shows_the_whole_slice(tmp_path: Path) -> None:
+    shown = gallery(tmp_path, [5], empty_mask=True)
+    first = shown.cases[0].rows[0].tiles[0].picture
+    assert (first.width, first.height) == (16, 20)
+    assert shown.scored == 0
