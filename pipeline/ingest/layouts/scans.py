@@ -15,17 +15,16 @@ from pipeline.ingest.found import Found, FoundVolume, Ignored, Layout, Reading
 from pipeline.ingest.isolated import parse_each
 from pipeline.ingest.layouts.scan_lesions import VolumePlaces, lesions
 from pipeline.ingest.lesion_table import TABLE_NAME, LesionRow, read_lesion_table
+from pipeline.ingest.scan_parsers import Paths, read_keys, read_nifti_files, read_series
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree, looks_dicom
 from pipeline.safe_parse import Outcome, parse_all
-from pipeline.scan_io import Scan, SeriesKey, find_dicom_series, read_dicom_series, read_nifti
+from pipeline.scan_io import Scan, SeriesKey
 
 NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 _NOTES = frozenset({"readme", "license", "licence", "changes", "copying", "notice", "makefile", "version"})
 _BIDS_SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[_/.])")
 _BIDS_ENDING = re.compile(r"_(T1w|T2w|PDw|T2starw|FLAIR|inplaneT1|inplaneT2|T1map|T2map|ct|CT)$")
-
-Paths = tuple[Path, ...]
 
 
 def recognize(tree: SourceTree) -> str | None:
@@ -52,25 +51,6 @@ def read(reading: Reading) -> Iterator[Found]:
         advice = "Convert it to DICOM Part 10 if it is an image; it is never read by force."
         yield Refusal((stray.name,), QuarantineError("NOT_DICOM", "no DICOM magic after the preamble", advice))
     yield from _volumes(reading, dicom, nifti, rows)
-
-
-def read_keys(paths: Paths) -> list[SeriesKey | QuarantineError]:
-    """Series key of each DICOM file; runs in the parsing process."""
-    keys: list[SeriesKey | QuarantineError] = []
-    for path in paths:
-        found = list(find_dicom_series([path]))
-        keys.append(found[0] if found else QuarantineError("NOT_DICOM", "the file changed while it was read", "Retry."))
-    return keys
-
-
-def read_series(paths: Paths) -> Scan:
-    """One DICOM series; runs in the parsing process."""
-    return read_dicom_series(paths)
-
-
-def read_nifti_files(paths: Paths) -> Scan:
-    """One NIfTI file; runs in the parsing process."""
-    return read_nifti(paths[0])
 
 
 def _volumes(
