@@ -222,7 +222,7 @@ def mr_to_ct_cost(settings: RunSettings) -> TrainingCost:
     Paired training needs the one direction only.
     """
     train, rng = settings.train.mr_to_ct, torch.Generator()
-    channels = train.slices + (2 if train.coordinates else 0)
+    channels = train.slices + (3 if train.coordinates else 0)
     width, judge_width = min(train.width, _PROBED_WIDTH), min(train.discriminator_width, _PROBED_WIDTH)
     network = UNetGenerator if train.generator == "unet" else ResNetGenerator
     generator = network(channels, train.slices, rng, width=width)
