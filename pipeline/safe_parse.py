@@ -153,7 +153,7 @@ def _attempt(parse: Callable[[Any], Any], task: Any) -> tuple[Any, QuarantineErr
     try:
         return parse(task), None
     except QuarantineError as refusal:
-        return None, refusal
+        return None, _out_of_memory() if isinstance(refusal.__cause__, MemoryError) else refusal
     except MemoryError:
         return None, _out_of_memory()
     except BaseException as error:  # a parser has been seen to raise a bare BaseException
