@@ -8,7 +8,6 @@ Nothing that could identify a patient is handed to Prefect: parameters are a ran
 names; exceptions are reduced to their type (`StepFailed`), their full text goes to the terminal and the ledger.
 """
 
-import errno
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,41 +18,12 @@ from prefect.tasks import Task
 
 from flows.artifacts import TrainingArtifact, write_run_artifacts
 from flows.chain import STEPS
+from flows.failures import StepFailed
 from flows.live_run import live_run
 from pipeline.records import StageRecord
 
 RETRIES = 2
 RETRY_DELAYS_S = [5.0, 30.0]
-TRANSIENT_ERRORS = frozenset(
-    {
-        errno.EAGAIN,
-        errno.EBUSY,
-        errno.EINTR,
-        errno.EIO,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-    }
-)
-"""Errors of a disk or network share that may pass; a full disk or a missing permission does not pass by waiting."""
-
-
-class StepFailed(Exception):  # noqa: N818 - a state's name in Prefect, not an error that anyone catches
-    """What Prefect is told of a failure: the step and the error's type, never its text.
-
-    Attributes:
-        transient: whether trying again may help.
-    """
-
-    def __init__(self, step: str, error: BaseException) -> None:
-        self.transient = is_transient(error)
-        super().__init__(f"{step}: {type(error).__name__}; the full message is in the terminal and in the run ledger")
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether an error, or the system error that it was made from, may pass by itself."""
-    return any(isinstance(each, OSError) and each.errno in TRANSIENT_ERRORS for each in (error, error.__cause__))
 
 
 def _may_pass(failed: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:

@@ -3,6 +3,7 @@
 A traceback may quote patient data or paths, and helps only those who read code: ``--debug`` shows it.
 """
 
+import errno
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,20 @@ EXIT_UNEXPECTED = 70
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
+TRANSIENT_ERRORS = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.EINTR,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+    }
+)
+"""Errors of a disk or network share that may pass; a full disk or a missing permission does not pass by waiting."""
+
 
 class Terminated(BaseException):
     """SIGTERM reached the command; outside `Exception` so that no stage takes it for a failure of its own."""
@@ -27,6 +42,23 @@ class OrchestrationError(ScanloomError):
     """Prefect could not start or could not be reached; stages work without it."""
 
     exit_code = 7
+
+
+class StepFailed(Exception):  # noqa: N818 - a state's name in Prefect, not an error that anyone catches
+    """What Prefect is told of a failure: the step and the error's type, never its text.
+
+    Attributes:
+        transient: whether trying again may help.
+    """
+
+    def __init__(self, step: str, error: BaseException) -> None:
+        self.transient = is_transient(error)
+        super().__init__(f"{step}: {type(error).__name__}; the full message is in the terminal and in the run ledger")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether an error, or the system error that it was made from, may pass by itself."""
+    return any(isinstance(each, OSError) and each.errno in TRANSIENT_ERRORS for each in (error, error.__cause__))
 
 
 @contextmanager
