@@ -144,12 +144,8 @@ def read_release(evaluation: Path) -> Release:
     """The gate's decision, from ``gate.json`` and ``flagged.parquet`` of evaluate_lesions."""
     gate = read_json(evaluation / "gate.json")
     flagged = frozenset(int(image) for image in pl.read_parquet(evaluation / "flagged.parquet")["image"])
-    counted = "1 image was" if len(flagged) == 1 else f"{len(flagged)} images were"
-    if gate["blocked"]:
-        reason = (
-            f"The release gate is closed: {counted} flagged as near-copies of training images, "
-            f"more than the {gate['threshold']} that chance explains. No synthetic image is exported."
-        )
-    else:
-        reason = f"The release gate is open: {counted} flagged as near-copies of training images and left out."
+    state, consequence = (
+        ("closed", "No synthetic image is exported") if gate["blocked"] else ("open", "Flagged images are left out")
+    )
+    reason = f"The release gate is {state}: {gate['reason']}. {consequence}."
     return Release(not gate["blocked"], reason, flagged, gate)

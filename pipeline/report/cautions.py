@@ -7,18 +7,7 @@ import polars as pl
 
 from pipeline.records import StageRecord
 from pipeline.report.stage_rows import fact_list, fact_text
-from pipeline.results import Results, Verdict
-
-
-def release_verdict(export: StageRecord) -> Verdict:
-    """The release gate's decision as a verdict."""
-    released = bool(export.facts.get("released"))
-    return Verdict(
-        key="release_gate",
-        outcome="good" if released else "bad",
-        sentence=str(export.facts.get("reason", "")),
-        rule="More flagged images than the 99th percentile of Binomial(images, calibrated rate) close the gate.",
-    )
+from pipeline.results import Results
 
 
 def cautions(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from pipeline.report.tables import grouped_text
 from pipeline.settings import RunSettings, TrainLesionsSettings, TrainMRToCTSettings
 
 _OBJECTIVES: Mapping[str, str] = {
@@ -10,6 +11,8 @@ _OBJECTIVES: Mapping[str, str] = {
     "hinge": "the hinge objective (Lim and Ye 2017; Miyato 2018)",
     "least_squares": "the least-squares objective (Mao 2017)",
 }
+_GREY_DIALECT = "for 8-bit grey: PSNR and MS-SSIM on grey levels 0 to 255, slice by slice where a case is one slice"
+_GENERATORS: Mapping[str, str] = {"unet": "U-Net", "resnet": "ResNet"}
 _SUPERVISION: Mapping[str, str] = {
     "unpaired": "unpaired: no MR was ever shown together with the CT of the same subject",
     "paired": "paired: the distance to the registered CT of the same subject was part of the loss",
@@ -28,8 +31,8 @@ def common_methods(settings: RunSettings) -> tuple[str, ...]:
     return (
         "Scans were parsed in child processes with limits on memory and time; what could not be trusted was set aside "
         "with a reason. Identities were replaced by pseudonyms made with a keyed hash before anything was stored.",
-        f"Subjects, not images, were split into {split.train:.0%} training, {split.validation:.0%} validation and "
-        f"{split.test:.0%} test by a keyed hash, unless the data came with a published split. "
+        f"Subjects, not images, were split into {_percent(split.train)} training, {_percent(split.validation)} validation "
+        f"and {_percent(split.test)} test by a keyed hash, unless the data came with a published split. "
         f"Every random choice follows from seed {settings.seed}.",
     )
 
@@ -53,20 +56,21 @@ def lesion_methods(settings: RunSettings) -> tuple[str, ...]:
     )
 
 
-def mr_to_ct_methods(settings: RunSettings) -> tuple[str, ...]:
-    """The MR-to-CT track."""
+def mr_to_ct_methods(settings: RunSettings, unit: str = "HU") -> tuple[str, ...]:
+    """The MR-to-CT track, of data in ``unit`` HU or grey."""
     prepare, train = settings.prepare.mr_to_ct, settings.train.mr_to_ct
     generate, evaluate = settings.generate.mr_to_ct, settings.evaluate.mr_to_ct
     spacing = " × ".join(f"{value:g}" for value in prepare.spacing_mm)
     bias = "with" if prepare.n4.enabled else "without"
+    dialect = _DIALECTS[evaluate.dialect] if unit == "HU" else _GREY_DIALECT
     return (
         f"Volumes with geometry were brought to canonical orientation and {spacing} mm (right, anterior, superior), "
         f"{bias} N4 bias field correction of the MR (Tustison 2010). MR intensities were scaled by the percentiles "
         f"{prepare.mr_percentiles[0]:g} and {prepare.mr_percentiles[1]:g} inside the body.",
         _cyclegan_sentence(train),
         f"Pseudo-CT was made with the moving average of the generator in windows that overlap by "
-        f"{generate.overlap:.0%} and were blended.",
-        f"Metrics follow the dialect {_DIALECTS[evaluate.dialect]}; the mask is the body outline dilated in plane by "
+        f"{_percent(generate.overlap)} and were blended.",
+        f"Metrics follow the dialect {dialect}; the mask is the body outline dilated in plane by "
         f"{evaluate.mask_dilation_px} pixels. Errors are pseudo-CT minus CT. Image metrics do not predict dose: this "
         f"report claims no dose accuracy.",
         f"Intervals are 95 % percentile bootstrap intervals over subjects, {evaluate.bootstrap} resamples.",
@@ -83,8 +87,8 @@ def _gan_sentence(train: TrainLesionsSettings) -> str:
     penalty = f" An R1 penalty (Mescheder 2018) has weight {train.r1_gamma:g}." if train.r1_gamma else ""
     return (
         f"A conditional DCGAN (Radford 2016) with a projection discriminator (Miyato and Koyama 2018) was trained on "
-        f"{train.images:,} images in batches of {train.batch_size} with {_OBJECTIVES[train.objective]}. {augment}"
-        f"{penalty} Learning rates: {train.learning_rate_generator:g} generator, {train.learning_rate_discriminator:g} "
+        f"{grouped_text(train.images)} images in batches of {train.batch_size} with {_OBJECTIVES[train.objective]}. "
+        f"{augment}{penalty} Learning rates: {train.learning_rate_generator:g} generator, {train.learning_rate_discriminator:g} "
         f"discriminator, Adam with β = {train.betas}."
     )
 
@@ -93,9 +97,13 @@ def _cyclegan_sentence(train: TrainMRToCTSettings) -> str:
     depth = "single slices" if train.slices == 1 else f"{train.slices} neighboring slices"
     paired = "" if train.supervision == "unpaired" else f", paired {train.lambda_paired:g}"
     return (
-        f"A CycleGAN (Zhu 2017) with {train.generator} generators was trained on {train.images:,} patches of "
-        f"{train.patch_px} × {train.patch_px} pixels, {depth} at a time, with {_OBJECTIVES[train.objective]}. "
+        f"A CycleGAN (Zhu 2017) with {_GENERATORS[train.generator]} generators was trained on "
+        f"{grouped_text(train.images)} patches of {train.patch_px} × {train.patch_px} pixels, {depth} at a time, with {_OBJECTIVES[train.objective]}. "
         f"Supervision was {_SUPERVISION[train.supervision]}. Weights: adversarial {train.lambda_adversarial:g}, cycle "
         f"{train.lambda_cycle:g}, identity {train.lambda_identity:g} × cycle{paired}. The learning rate of "
-        f"{train.learning_rate:g} falls to zero over the last {1 - train.decay_from:.0%} of training."
+        f"{train.learning_rate:g} falls to zero over the last {_percent(1 - train.decay_from)} of training."
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"

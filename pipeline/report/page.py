@@ -67,7 +67,7 @@ class Provenance:
     settings_yaml: str
     seed: int
     versions: tuple[tuple[str, str], ...]
-    models: tuple[tuple[str, str], ...]
+    hashes: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)

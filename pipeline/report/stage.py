@@ -14,7 +14,7 @@ from pipeline.files import read_json, sha256_json, write_json, write_text
 from pipeline.prepared_set import read_image_set, read_volume_set
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.report.case_pictures import case_gallery
-from pipeline.report.cautions import cautions, release_verdict
+from pipeline.report.cautions import cautions
 from pipeline.report.data_tables import class_balance, lesion_counts, quarantine_table, subject_sources, volume_counts
 from pipeline.report.lesion_pictures import class_pictures, copy_pairs
 from pipeline.report.methods import common_methods, lesion_methods, mr_to_ct_methods
@@ -102,17 +102,15 @@ def _page(
     translation: TranslationSection | None,
     warnings: tuple[str, ...],
 ) -> Page:
-    verdicts = [verdict for result in results.values() for verdict in result.verdicts]
-    if "export_lesions" in records:
-        verdicts.append(release_verdict(records["export_lesions"]))
+    unit = str(records["prepare_mr_to_ct"].facts.get("unit", "HU")) if "prepare_mr_to_ct" in records else "HU"
     methods = [Method("Data", common_methods(settings))]
     methods += [Method("Synthetic lesions", lesion_methods(settings))] if lesions else []
-    methods += [Method("MR to pseudo-CT", mr_to_ct_methods(settings))] if translation else []
+    methods += [Method("MR to pseudo-CT", mr_to_ct_methods(settings, unit))] if translation else []
     return Page(
         title=settings.report.title,
         run_name=settings.name,
         tracks=tuple(_TRACK_TITLES[track] for track in settings.tracks),
-        verdicts=tuple(verdicts),
+        verdicts=tuple(verdict for result in results.values() for verdict in result.verdicts),
         headlines=tuple(headline for result in results.values() for headline in result.headlines),
         data=_data_section(records, folders),
         lesions=lesions,
@@ -176,15 +174,16 @@ def _tables(results: Results | None) -> tuple[TableView, ...]:
 
 
 def _provenance(settings: RunSettings, records: Mapping[str, StageRecord], folders: Mapping[str, Path]) -> Provenance:
-    versions: dict[str, str] = {}
-    for folder in folders.values():
-        versions |= read_json(folder / RECORD_FILE)["versions"]
-    models = [
-        (name, str(record.facts["model_sha256"]))
+    made = {name: read_json(folder / RECORD_FILE) for name, folder in folders.items()}
+    versions = {package: version for entry in made.values() for package, version in entry["versions"].items()}
+    inputs = made["ingest"]["inputs"] if "ingest" in made else {}
+    hashes = [("Input files", inputs["input"])] if "input" in inputs else []
+    hashes += [
+        (f"Weights of {name}", str(record.facts["model_sha256"]))
         for name, record in records.items()
         if name.startswith("train_") and "model_sha256" in record.facts
     ]
-    return Provenance(to_yaml(settings), settings.seed, tuple(sorted(versions.items())), tuple(models))
+    return Provenance(to_yaml(settings), settings.seed, tuple(sorted(versions.items())), tuple(hashes))
 
 
 def _numbers(

@@ -80,8 +80,8 @@ def grouped_text(count: int) -> str:
 
 
 def significant_text(value: float) -> str:
-    """A number with four significant digits, at least none and at most six decimals."""
-    if value == 0 or not math.isfinite(value):
+    """A number with four significant digits, at most six decimals; whole numbers without decimals."""
+    if not math.isfinite(value) or value == int(value):
         return number_text(value, 0)
     return number_text(value, min(6, max(0, 3 - math.floor(math.log10(abs(value))))))
 

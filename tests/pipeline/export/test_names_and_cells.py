@@ -30,7 +30,7 @@ def test_class_names_cannot_start_markup_in_the_card() -> None:
         "intended_use": "use",
         "counts": {"real": {"train": {"a|b\n<script>": 2}}},
         "synthetic": {"made": 1, "exported": 1, "model_sha256": "0"},
-        "gate": {"reason": "open"},
+        "gate": {"decision": "open"},
         "pixels": {
             "format": "PNG",
             "size_px": [8, 8],

@@ -35,6 +35,7 @@ def test_numbers_read_as_a_reader_expects(value: float, digits: int, text: str) 
         (0.00012345, "0.000123"),
         (0, "0"),
         (-5.5, "−5.500"),
+        (13.0, "13"),
     ],
 )
 def test_headlines_have_four_significant_digits(value: float, text: str) -> None:
