@@ -19,7 +19,7 @@ from pipeline.report.pictures import Bytes, Picture, Window, display_size, diver
 MR_WINDOW = Window("whole range", 2.0, 0.0)
 SOFT_TISSUE, BONE = Window("soft tissue", 400, 40), Window("bone", 2000, 300)
 GREY_WINDOW = Window("grey levels", 255, 127.5)
-ERROR_LIMITS = {"HU": 500.0, "grey": 64.0}
+ERROR_LIMITS = {"HU": 500.0, "grey": 128.0}
 """Ends of the error colors, by unit."""
 
 _MAX_CASES = 5

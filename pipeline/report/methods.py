@@ -31,8 +31,9 @@ def common_methods(settings: RunSettings) -> tuple[str, ...]:
     return (
         "Scans were parsed in child processes with limits on memory and time; what could not be trusted was set aside "
         "with a reason. Identities were replaced by pseudonyms made with a keyed hash before anything was stored.",
-        f"Subjects, not images, were split into {_percent(split.train)} training, {_percent(split.validation)} validation "
-        f"and {_percent(split.test)} test by a keyed hash, unless the data came with a published split. "
+        f"Subjects, not images, were split into {_percent(split.train)} training, "
+        f"{_percent(split.validation)} validation and {_percent(split.test)} test by a keyed hash, "
+        f"unless the data came with a published split. "
         f"Every random choice follows from seed {settings.seed}.",
     )
 
@@ -88,8 +89,8 @@ def _gan_sentence(train: TrainLesionsSettings) -> str:
     return (
         f"A conditional DCGAN (Radford 2016) with a projection discriminator (Miyato and Koyama 2018) was trained on "
         f"{grouped_text(train.images)} images in batches of {train.batch_size} with {_OBJECTIVES[train.objective]}. "
-        f"{augment}{penalty} Learning rates: {train.learning_rate_generator:g} generator, {train.learning_rate_discriminator:g} "
-        f"discriminator, Adam with β = {train.betas}."
+        f"{augment}{penalty} Learning rates: {train.learning_rate_generator:g} generator, "
+        f"{train.learning_rate_discriminator:g} discriminator, Adam with β = {train.betas}."
     )
 
 
@@ -98,8 +99,9 @@ def _cyclegan_sentence(train: TrainMRToCTSettings) -> str:
     paired = "" if train.supervision == "unpaired" else f", paired {train.lambda_paired:g}"
     return (
         f"A CycleGAN (Zhu 2017) with {_GENERATORS[train.generator]} generators was trained on "
-        f"{grouped_text(train.images)} patches of {train.patch_px} × {train.patch_px} pixels, {depth} at a time, with {_OBJECTIVES[train.objective]}. "
-        f"Supervision was {_SUPERVISION[train.supervision]}. Weights: adversarial {train.lambda_adversarial:g}, cycle "
+        f"{grouped_text(train.images)} patches of {train.patch_px} × {train.patch_px} pixels, {depth} at a time, "
+        f"with {_OBJECTIVES[train.objective]}. Supervision was "
+        f"{_SUPERVISION[train.supervision]}. Weights: adversarial {train.lambda_adversarial:g}, cycle "
         f"{train.lambda_cycle:g}, identity {train.lambda_identity:g} × cycle{paired}. The learning rate of "
         f"{train.learning_rate:g} falls to zero over the last {_percent(1 - train.decay_from)} of training."
     )
