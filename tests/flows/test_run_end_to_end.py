@@ -1,0 +1,148 @@
+"""One real run through Prefect on phantoms, then a second that finds everything done, then what may not have leaked."""
+
+import gzip
+import json
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from flows.chain import STEPS
+from pipeline.ledger import Ledger
+
+pytestmark = pytest.mark.xdist_group("prefect")
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@dataclass(frozen=True)
+class Runs:
+    workspace: Path
+    first: subprocess.CompletedProcess[str]
+    second: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def runs(cohort: Path, scanloom: Command, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    workspace = tmp_path_factory.mktemp("run") / "workspace"
+    arguments = ("run", "smoke", "--input", cohort, "--workspace", workspace)
+    return Runs(workspace, scanloom(*arguments), scanloom(*arguments))
+
+
+def test_first_run_makes_every_step(runs: Runs) -> None:
+    assert runs.first.returncode == 0, runs.first.stderr
+    completed = {row.stage for row in Ledger(runs.workspace / "ledger.sqlite").rows() if row.state == "completed"}
+    assert completed == set(STEPS)
+
+
+def test_second_run_finds_every_step(runs: Runs) -> None:
+    assert runs.second.returncode == 0, runs.second.stderr
+    rows = Ledger(runs.workspace / "ledger.sqlite").rows()
+    assert [row.state for row in rows[-len(STEPS) :]] == ["cached"] * len(STEPS)
+    assert len([row for row in rows if row.state == "completed"]) == len(STEPS)
+    assert f"{len(STEPS)} steps, {len(STEPS)} of them found done" in runs.second.stdout
+
+
+def test_summary_prints_the_figures_of_this_run(runs: Runs) -> None:
+    for track in ("lesions", "mr_to_ct"):
+        (path,) = runs.workspace.glob(f"evaluate_{track}/*/results.json")
+        results = json.loads(path.read_text())
+        for headline in results["headlines"]:
+            assert f"{headline['value']:.4g}" in runs.first.stdout
+        for verdict in results["verdicts"]:
+            assert verdict["sentence"] in runs.first.stdout.replace("\n", " ")
+    (report,) = runs.workspace.glob("report/*/report.html")
+    assert str(report) in runs.first.stdout
+    assert runs.first.stderr == ""
+
+
+def test_prefect_knows_the_runs_and_their_steps(runs: Runs) -> None:
+    with sqlite3.connect(f"file:{runs.workspace}/.prefect/prefect.db?mode=ro", uri=True) as database:
+        flows = database.execute("SELECT name, state_type FROM flow_run").fetchall()
+        steps = database.execute("SELECT name, state_type FROM task_run").fetchall()
+        artifacts = {row[0] for row in database.execute("SELECT key FROM artifact").fetchall()}
+    assert flows == [("smoke", "COMPLETED")] * 2
+    assert sorted(steps) == sorted((name, "COMPLETED") for name in [*STEPS, *STEPS])
+    assert {"run-summary", "headlines"} <= artifacts
+
+
+def test_nothing_identifying_leaves_the_identity_folder(runs: Runs, cohort: Path) -> None:
+    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in _one_file_each(cohort)]
+    words = {cohort.name, str(cohort.parent)}
+    words |= {str(header[key].value) for header in headers for key in ("PatientName", "PatientID", "StudyInstanceUID")}
+    assert len(words) > 6
+    leaks = [
+        f"{path.relative_to(runs.workspace)}: {word}"
+        for path in sorted(runs.workspace.rglob("*"))
+        if path.is_file() and path.relative_to(runs.workspace).parts[0] != "identity"
+        for word in words
+        if word.encode() in _content(path)
+    ]
+    assert leaks == []
+
+
+def test_identity_folder_is_private(runs: Runs) -> None:
+    assert (runs.workspace / "identity").stat().st_mode & 0o777 == 0o700
+
+
+def test_no_server_outlives_the_command(runs: Runs) -> None:
+    home = f"PREFECT_HOME={runs.workspace}/.prefect".encode()
+    alive = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if home in environment.read_bytes():
+                alive.append(environment.parent.name)
+        except OSError:  # the process ended, or is another user's
+            continue
+    assert alive == []
+
+
+def test_later_commands_go_on_with_the_settings_of_the_run(runs: Runs, scanloom: Command) -> None:
+    done = scanloom("report", "--workspace", runs.workspace)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(STEPS)} steps, {len(STEPS)} of them found done" in done.stdout
+    assert "last used in this workspace" in done.stdout
+
+
+def test_info_tells_what_the_workspace_holds(runs: Runs, scanloom: Command) -> None:
+    done = scanloom("info", "--workspace", runs.workspace)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in STEPS)
+
+
+def test_a_refused_run_tells_the_user_all_and_prefect_nothing(cohort: Path, scanloom: Command, tmp_path: Path) -> None:
+    ct_only = tmp_path / "Ward-7-Anna-Berg"
+    for source in sorted(cohort.rglob("*_ct.nii.gz"))[:4]:
+        for path in (source, source.with_name(source.name.replace(".nii.gz", ".json"))):
+            target = ct_only / path.relative_to(cohort)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    workspace = tmp_path / "workspace"
+    arguments = ("run", "smoke", "--input", ct_only, "--workspace", workspace, "--set", "tracks=[mr_to_ct]")
+    done = scanloom(*arguments)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert done.stderr.startswith("error: ")
+    assert all(word in done.stderr for word in ("MR", "found:", "allowed:", "change:"))
+    assert "Traceback" not in done.stdout + done.stderr
+    with sqlite3.connect(f"file:{workspace}/.prefect/prefect.db?mode=ro", uri=True) as database:
+        messages = " ".join(str(row) for row in database.execute("SELECT name, message FROM flow_run_state").fetchall())
+        (state,) = database.execute("SELECT state_type FROM flow_run").fetchone()
+    assert state == "FAILED"
+    assert "prepare_mr_to_ct: InputError" in messages
+    assert "allowed" not in messages
+
+
+def _one_file_each(cohort: Path) -> list[Path]:
+    """One DICOM file of every series folder."""
+    folders = {path.parent for path in cohort.rglob("*") if path.is_file() and path.read_bytes()[128:132] == b"DICM"}
+    return [min(path for path in folder.iterdir() if path.is_file()) for folder in sorted(folders)]
+
+
+def _content(path: Path) -> bytes:
+    """Name and bytes of a file, inflated where it is compressed."""
+    raw = path.read_bytes()
+    inflated = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else b""
+    return path.name.encode() + raw + inflated
