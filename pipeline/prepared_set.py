@@ -15,7 +15,7 @@ Two kinds of set, each one folder:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -146,6 +146,8 @@ class VolumeSet:
 class VolumeSetWriter:
     """Appends volumes one at a time, so that memory holds one volume whatever the set's size.
 
+    As a context manager it closes its files where an error cuts the writing short.
+
     Args:
         folder: where the set is written.
     """
@@ -156,6 +158,13 @@ class VolumeSetWriter:
         self._streams = {name: (folder / f"{name}.raw").open("wb") for name in _ARRAY_DTYPES}
         self._lengths = dict.fromkeys(_ARRAY_DTYPES, 0)
         self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in self._streams.values():
+            stream.close()
 
     def add(self, row: Mapping[str, Any], voxels: npt.NDArray[np.int16], mask: npt.NDArray[np.uint8]) -> int:
         """Append one volume (K, H, W); ``row`` holds the columns that are not positions. Returns its number."""
@@ -203,9 +212,12 @@ def read_volume_set(folder: Path) -> VolumeSet:
     """
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAY_DTYPES}
     table = pl.read_parquet(folder / "volumes.parquet")
-    voxels = int((table["slices"] * table["rows"] * table["columns"]).sum())
-    if len(arrays["mask"]) != voxels:
-        raise _damaged(f"{len(arrays['mask'])} mask voxels, {voxels} in the table")
+    voxels = table.select("modality", count=pl.col("slices") * pl.col("rows") * pl.col("columns"))
+    wanted = {name.lower(): int(voxels.filter(pl.col("modality") == name)["count"].sum()) for name in ("MR", "CT")}
+    wanted["mask"] = int(voxels["count"].sum())
+    for name, count in wanted.items():
+        if len(arrays[name]) != count:
+            raise _damaged(f"{len(arrays[name])} voxels in {name}.npy, {count} in the table")
     return VolumeSet(arrays, table, read_json(folder / "set.json"))
 
 

@@ -33,18 +33,18 @@ def prepare_volume_set(
     volumes = _wanted(catalog.series.filter(pl.col("kind") == "volume"), settings)
     cases = catalog.series.filter(pl.col("source") == "slice_pairs")
     _check_modalities(volumes, cases, settings)
-    writer = VolumeSetWriter(folder)
-    if volumes.height:
-        _add_volumes(catalog, volumes, splits, settings, writer, progress)
-    else:
-        _add_cases(catalog, cases, splits, settings, writer, progress)
     knots = CT_MAP if volumes.height else GREY_MAP
     facts: dict[str, Any] = {
         "unit": "HU" if volumes.height else "grey",
         "ct_map": {"knots_hu": list(knots.knots_hu), "knots_unit": list(knots.knots_unit)},
         "spacing_mm": list(settings.spacing_mm) if volumes.height else None,
     }
-    table = writer.close(facts)
+    with VolumeSetWriter(folder) as writer:
+        if volumes.height:
+            _add_volumes(catalog, volumes, splits, settings, writer, progress)
+        else:
+            _add_cases(catalog, cases, splits, settings, writer, progress)
+        table = writer.close(facts)
     return facts | _counts(table)
 
 
