@@ -63,7 +63,7 @@ def display_volume(
 
 
 def lesion_slices(mask: npt.NDArray[np.bool_], settings: PrepareLesionsSettings) -> list[int]:
-    """Slices to cut, spread evenly over those with at least ``min_section_px`` pixels.
+    """Slices to cut: the middles of equal parts of those with at least ``min_section_px`` pixels.
 
     Args:
         mask: (K, H, W), one lesion.
@@ -71,10 +71,8 @@ def lesion_slices(mask: npt.NDArray[np.bool_], settings: PrepareLesionsSettings)
     """
     areas = mask.sum(axis=(1, 2))
     candidates = np.flatnonzero(areas >= settings.min_section_px)
-    if len(candidates) <= settings.slices_per_lesion:
-        return [int(index) for index in candidates]
-    places = np.linspace(0, len(candidates) - 1, settings.slices_per_lesion + 2)[1:-1]
-    return sorted({int(candidates[round(place)]) for place in places})
+    count = min(len(candidates), settings.slices_per_lesion)
+    return [int(candidates[int((part + 0.5) * len(candidates) / count)]) for part in range(count)]
 
 
 def cut(
