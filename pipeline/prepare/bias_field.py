@@ -22,6 +22,8 @@ def correct_bias(
     """
     if not settings.enabled or not mask.any():
         return mr.copy()
+    if mr.shape[2] == 1:  # the field's splines need an extent along every axis
+        return correct_bias(np.repeat(mr, 2, axis=2), np.repeat(mask, 2, axis=2), settings)[:, :, :1]
     image = sitk.GetImageFromArray(mr.transpose(2, 1, 0))
     inside = sitk.GetImageFromArray(mask.transpose(2, 1, 0).astype(np.uint8))
     shrink = [min(settings.shrink, size) for size in (mr.shape[0], mr.shape[1], max(1, mr.shape[2] // 4))]

@@ -165,8 +165,19 @@ def _case_groups(cases: pl.DataFrame) -> Iterator[tuple[list[dict[str, Any]], li
 
 
 def _grey(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """8-bit grey of a slice; color channels of a grey picture are equal, so the first one speaks for all."""
-    return np.asarray(pixels if pixels.ndim == 2 else pixels[..., 0], dtype=np.uint8)
+    """8-bit grey of a slice; color channels of a grey picture are equal, so the first one speaks for all.
+
+    Raises:
+        InputError: pixels of another type, which 8 bits cannot hold.
+    """
+    if pixels.dtype != np.uint8:
+        raise InputError(
+            "Slice pairs must have 8 bits: the grey levels of MR and CT are compared as they are.",
+            found=f"pixels of type {pixels.dtype}",
+            allowed="8-bit pictures, range 0 to 255",
+            change="Convert the pictures to 8 bits, or bring the scans as DICOM or NIfTI.",
+        )
+    return np.asarray(pixels if pixels.ndim == 2 else pixels[..., 0])
 
 
 def _write(

@@ -30,7 +30,7 @@ def affine_of(spacing=SPACING):
 
 
 def head(seed=0):
-    """An MR of an elliptic body with a gradient, and two cubic lesions with values 1 (right front) and 2 (left back)."""
+    """An MR of an elliptic body with a gradient, and two cubic lesions: 1 right in front, 2 left behind."""
     i, j, k = np.indices(SHAPE)
     body = ((i - 18) / 14) ** 2 + ((j - 20) / 16) ** 2 < 1
     noise = np.random.default_rng(seed).normal(0, 4, SHAPE)
