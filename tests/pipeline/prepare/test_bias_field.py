@@ -9,7 +9,7 @@ SETTINGS = N4Settings(shrink=2, iterations=(20, 15))
 
 def biased(shape=(48, 48, 6)):
     """A body with two tissues under a smooth field of ± 30 %; also where the first tissue is."""
-    i, j, k = np.indices(shape)
+    i, j, _ = np.indices(shape)
     mask = ((i - 23.5) / 20) ** 2 + ((j - 23.5) / 20) ** 2 < 1
     second = ((i - 30) / 6) ** 2 + ((j - 20) / 6) ** 2 < 1
     field = np.exp(0.3 * (i - 24) / 24 + 0.15 * (j - 24) / 24)
