@@ -117,7 +117,7 @@ class TrainLesionsSettings(LoopSettings):
     """Conditional DCGAN (Radford 2016; projection discriminator, Miyato 2018; DiffAugment, Zhao 2020)."""
 
     family: Literal["dcgan"] = "dcgan"
-    objective: Literal["non_saturating", "hinge", "least_squares", "minimax"] = "hinge"
+    objective: Literal["non_saturating", "hinge", "least_squares", "minimax"] = "non_saturating"
     width: Count = Field(32, description="Channels of the widest resolution; doubles as resolution halves.")
     latent_size: Count = 64
     learning_rate_generator: Positive = 2e-4
