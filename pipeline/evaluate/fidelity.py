@@ -45,7 +45,7 @@ def fidelity_rows(
         scale = FeatureScale.fit(unscaled)
         real = scale.apply(unscaled)
         for comparison, cohort in sides.items():
-            features = scale.apply(extractor(cohort.images))
+            features = scale.apply(extractor(cohort.images)) if len(cohort) else real[:0]
             for name, index in _classes(study):
                 of_real = real if index is None else real[(study.held_out.classes == index).numpy()]
                 of_cohort = features if index is None else features[(cohort.classes == index).numpy()]

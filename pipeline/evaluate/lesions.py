@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from pipeline.evaluate.cohorts import Study, load_study
 from pipeline.evaluate.fidelity import fidelity_rows
 from pipeline.evaluate.release_gate import Gate, check_release, write_gate
-from pipeline.evaluate.utility import ARMS, Utility, arm_interval, class_agreement, run_arms
+from pipeline.evaluate.utility import ARMS, Score, Utility, arm_interval, class_agreement, run_arms
 from pipeline.features import ClassifierExtractor, Extractor, TextureExtractor
-from pipeline.metrics.bootstrap import Interval
 from pipeline.prepared_set import ImageSet
 from pipeline.records import ProgressCallback
 from pipeline.results import Cell, Column, Headline, Results, ResultTable, Verdict
@@ -43,7 +43,7 @@ def evaluate_cohort(
         headlines=_headlines(agreement, differences, gate, study),
         verdicts=(_utility_verdict(differences), _gate_verdict(gate)),
         tables=(
-            _agreement_table(agreement),
+            _agreement_table(agreement, study),
             _arm_table(arms, study, settings),
             _fidelity_table(fidelity, extractors, settings),
         ),
@@ -53,7 +53,7 @@ def evaluate_cohort(
 
 def _arm_rows(
     utility: Utility, study: Study, settings: EvaluateLesionsSettings, seed: int
-) -> tuple[list[dict[str, Cell]], dict[str, Interval]]:
+) -> tuple[list[dict[str, Cell]], dict[str, Score]]:
     rows, differences = [], {}
     for arm in utility.probabilities:
         row: dict[str, Cell] = {"arm": arm, "title": ARMS[arm], "seeds": settings.seeds}
@@ -66,8 +66,8 @@ def _arm_rows(
     return rows, differences
 
 
-def _cells(name: str, interval: Interval) -> dict[str, Cell]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+def _cells(name: str, score: Score) -> dict[str, Cell]:
+    return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
 
 
 def _agreement_rows(utility: Utility, study: Study) -> list[dict[str, Cell]]:
@@ -78,11 +78,11 @@ def _agreement_rows(utility: Utility, study: Study) -> list[dict[str, Cell]]:
     for name, overall, by_class in scores:
         row: dict[str, Cell] = {"images": name, "overall": overall, "chance": 1 / classes}
         rows.append(row | {f"class_{index}": value for index, value in enumerate(by_class)})
-    return [row | {"names": " | ".join(study.class_names)} for row in rows]
+    return rows
 
 
 def _headlines(
-    agreement: list[dict[str, Cell]], differences: dict[str, Interval], gate: Gate, study: Study
+    agreement: list[dict[str, Cell]], differences: dict[str, Score], gate: Gate, study: Study
 ) -> tuple[Headline, ...]:
     recognized, chance = agreement[0]["overall"], agreement[0]["chance"]
     gain = differences.get("real_synthetic")
@@ -99,7 +99,7 @@ def _headlines(
             text="Macro AUC of real + synthetic minus real, on held-out subjects",
             value=gain.value if gain else None,
             reference=0.0,
-            reference_text=f"no effect; interval [{gain.low:+.3f}, {gain.high:+.3f}]" if gain else "no effect",
+            reference_text=f"no effect; interval {_span(gain)}" if gain and gain.low is not None else "no effect",
         ),
         Headline(
             key="memorized",
@@ -111,22 +111,25 @@ def _headlines(
     )
 
 
-def _utility_verdict(differences: dict[str, Interval]) -> Verdict:
+def _span(gain: Score) -> str:
+    return f"[{gain.low:+.3f}, {gain.high:+.3f}]"
+
+
+def _utility_verdict(differences: dict[str, Score]) -> Verdict:
     gain = differences.get("real_synthetic")
+    outcome: Literal["good", "neutral", "bad"] = "neutral"
     if gain is None:
-        sentence = "The use for a classifier was not measured: the cohort lacks a class."
-        return Verdict(key="utility", outcome="neutral", sentence=sentence, rule=_UTILITY_RULE)
-    span = f"{gain.value:+.3f} AUC [{gain.low:+.3f}, {gain.high:+.3f}]"
-    if gain.low > 0:
-        return Verdict(
-            key="utility", outcome="good", sentence=f"The synthetic cohort helps: {span}.", rule=_UTILITY_RULE
-        )
-    if gain.high < 0:
-        return Verdict(
-            key="utility", outcome="bad", sentence=f"The synthetic cohort harms: {span}.", rule=_UTILITY_RULE
-        )
-    sentence = f"No difference shown between real + synthetic and real alone: {span}."
-    return Verdict(key="utility", outcome="neutral", sentence=sentence, rule=_UTILITY_RULE)
+        sentence = "The use for a classifier was not measured: no synthetic image is left."
+    elif gain.value is None or gain.low is None or gain.high is None:
+        sentence = "The use for a classifier cannot be judged: too few test subjects for an interval."
+    else:
+        figures = f"{gain.value:+.3f} AUC {_span(gain)}"
+        sentence = f"No difference shown between real + synthetic and real alone: {figures}."
+        if gain.low > 0:
+            outcome, sentence = "good", f"The synthetic cohort helps: {figures}."
+        elif gain.high < 0:
+            outcome, sentence = "bad", f"The synthetic cohort harms: {figures}."
+    return Verdict(key="utility", outcome=outcome, sentence=sentence, rule=_UTILITY_RULE)
 
 
 def _gate_verdict(gate: Gate) -> Verdict:
@@ -146,18 +149,17 @@ def _warnings(study: Study, utility: Utility, gate: Gate) -> tuple[str, ...]:
     if gate.search is not None and gate.search.held_out < 300:
         found.append(f"The memorization threshold rests on {gate.search.held_out} held-out images; 300 are advised.")
     found += [
-        f"The arm “{title}” was left out: a class is missing."
+        f"The arm “{title}” was left out: a class or every synthetic image is missing."
         for arm, title in ARMS.items()
         if arm not in utility.probabilities
     ]
     return tuple(found)
 
 
-def _agreement_table(rows: list[dict[str, Cell]]) -> ResultTable:
-    names = str(rows[0]["names"]).split(" | ")
+def _agreement_table(rows: list[dict[str, Cell]], study: Study) -> ResultTable:
     classes = tuple(
         Column(key=f"class_{index}", title=name, definition="share recognized as their own class")
-        for index, name in enumerate(names)
+        for index, name in enumerate(study.class_names)
     )
     return ResultTable(
         key="class_agreement",
@@ -169,7 +171,7 @@ def _agreement_table(rows: list[dict[str, Cell]]) -> ResultTable:
             *classes,
             Column(key="chance", title="chance", definition="1 / number of classes"),
         ),
-        rows=tuple({key: value for key, value in row.items() if key != "names"} for row in rows),
+        rows=tuple(rows),
     )
 
 

@@ -1,5 +1,6 @@
 """Pseudo-CT against CT: every case, two trivial baselines, intervals over subjects."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,22 +50,26 @@ def evaluate_translation(
     cases = pl.read_parquet(translated / "cases.parquet").to_dicts()
     scoring = scoring_for(volumes.facts, settings.dialect, settings.mask_dilation_px)
     baselines = fit_baselines(volumes)
-    rows, without_ct = [], 0
+    rows: list[dict[str, Any]] = []
+    unscored: Counter[str] = Counter()
     for number, case in enumerate(cases, 1):
         mr = volumes.row(case["volume"])
         if mr["pair_volume"] < 0:
-            without_ct += 1
+            unscored["no registered CT"] += 1
             continue
         ct_row = volumes.row(mr["pair_volume"])
         ct = np.asarray(volumes.voxels(ct_row))
         mask = evaluation_mask(volumes, ct_row, scoring.dilation_px)
+        if not mask.any():
+            unscored["no body in the CT within the MR's field of view"] += 1
+            continue
         made = predictions(volumes, mr, translated / case["prepared_path"], baselines, scoring.unit)
         for method in METHODS:
             if method in made:
                 place = {name: case[name] for name in ("subject_id", "series_id", "split")}
                 rows.append({"method": method, **place, **score(ct, made[method], mask, scoring)})
         progress("cases scored", number, len(cases))
-    return _results(rows, scoring, settings, seed, without_ct, translated)
+    return _results(rows, scoring, settings, seed, unscored, translated)
 
 
 def _results(
@@ -72,16 +77,14 @@ def _results(
     scoring: Scoring,
     settings: EvaluateMRToCTSettings,
     seed: int,
-    without_ct: int,
+    unscored: Mapping[str, int],
     translated: Path,
 ) -> Results:
-    warnings = []
-    if without_ct:
-        warnings.append(f"{without_ct} translated MR have no registered CT and are not scored.")
+    warnings = [f"Not scored: {count} translated MR with {reason}." for reason, count in sorted(unscored.items())]
     refusals = pl.read_parquet(translated / "cases.parquet")["dicom_refusal"].drop_nulls().unique().sort().to_list()
     warnings += [f"No DICOM CT series: {reason}." for reason in refusals]
     if not rows:
-        warnings.append("No case has a registered CT: image metrics cannot be computed.")
+        warnings.append("No case can be scored: image metrics need a registered CT.")
         return Results(track="mr_to_ct", headlines=(), verdicts=(), tables=(), warnings=tuple(warnings))
     if len({row["subject_id"] for row in rows}) < 5:
         warnings.append("Fewer than five scored subjects: intervals over subjects are wide and optimistic.")
@@ -167,7 +170,12 @@ def _score_columns(scoring: Scoring, *, intervals: bool) -> tuple[Column, ...]:
     definitions = {
         "mae": ("MAE", unit, f"mean |CT − pseudo-CT| {_mask_words(scoring)}, no clipping", 1),
         "mean_error": ("mean error", unit, "mean of pseudo-CT − CT, same voxels", 1),
-        "psnr": ("PSNR", "dB", f"dialect {dialect}: both clipped to {span}, masked voxels only", 2),
+        "psnr": (
+            "PSNR",
+            "dB",
+            f"dialect {dialect}: both clipped to {span}, masked voxels only; none for equal images",
+            2,
+        ),
         "ms_ssim": ("MS-SSIM", "", f"dialect {dialect}, 5 scales, luminance at every scale", 3),
     }
     if unit == "HU":

@@ -1,5 +1,6 @@
 """Scores of single cases: pseudo-CT and two trivial baselines against the CT on the same prepared grid."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +97,10 @@ def evaluation_mask(volumes: VolumeSet, ct_row: Mapping[str, Any], dilation_px: 
     outline = volumes.mask(ct_row) > 0
     if dilation_px == 0:
         return outline
-    # A disk by distance is much faster than a large structuring element.
-    return np.stack([ndimage.distance_transform_edt(~plane) <= dilation_px for plane in outline])
+    # A disk by distance is much faster than a large structuring element; without a body there is nothing to be near to.
+    return np.stack(
+        [ndimage.distance_transform_edt(~plane) <= dilation_px if plane.any() else plane for plane in outline]
+    )
 
 
 def score(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: Scoring) -> dict[str, Cell]:
@@ -105,7 +108,7 @@ def score(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: S
     cells: dict[str, Cell] = {
         "mae": mae(ct, predicted, mask),
         "mean_error": mean_error(ct, predicted, mask),
-        "psnr": psnr(ct, predicted, mask, scoring.value_range),
+        "psnr": _psnr_or_none(ct, predicted, mask, scoring.value_range),
         "ms_ssim": _ms_ssim_or_none(ct, predicted, mask, scoring.value_range),
         "voxels": int(mask.sum()),
     }
@@ -121,6 +124,12 @@ def score(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: S
     for tissue, overlap in overlap_by_tissue(ct, predicted, mask, scoring.spacing_mm).items():
         cells |= {f"dice_{tissue}": overlap.dice, f"hd95_{tissue}": overlap.hd95_mm}
     return cells
+
+
+def _psnr_or_none(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], value_range: ValueRange) -> float | None:
+    """PSNR, or None where it is infinite: the images are equal."""
+    value = psnr(ct, predicted, mask, value_range)
+    return value if math.isfinite(value) else None
 
 
 def _ms_ssim_or_none(

@@ -4,6 +4,7 @@ All arms share classifier, optimizer steps, seeds and test set. ``real_duplicate
 as ``real_synthetic`` adds synthetic ones, so that a gain can be told from mere repetition.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,8 +13,9 @@ import numpy.typing as npt
 import torch
 
 from pipeline.classifier import Augment, ClassicalAugmentation, SmallClassifier, predict, train_classifier
+from pipeline.errors import InputError
 from pipeline.evaluate.cohorts import Cohort, Study
-from pipeline.metrics.bootstrap import Interval, bootstrap_interval
+from pipeline.metrics.bootstrap import bootstrap_interval
 from pipeline.metrics.classification import classification_scores
 from pipeline.records import ProgressCallback
 from pipeline.settings import EvaluateLesionsSettings
@@ -27,6 +29,7 @@ ARMS = {
     "real_synthetic": "real + synthetic",
     "synthetic_only": "synthetic only",
 }
+_REAL_ARMS = frozenset({"real", "real_classical"})
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,19 @@ class Utility:
     real_models: list[SmallClassifier]
 
 
+@dataclass(frozen=True)
+class Score:
+    """A score and its interval over subjects; None where there are too few subjects, or where it is not defined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
 def run_arms(study: Study, settings: EvaluateLesionsSettings, seed: int, progress: ProgressCallback) -> Utility:
-    """Train every arm with every seed. An arm whose training set lacks a class is left out."""
-    arms = {name: _training_set(name, study, seed) for name in ARMS}
+    """Train every arm with every seed. An arm whose training set lacks a class or its own images is left out."""
+    names = [name for name in ARMS if len(study.synthetic) or name in _REAL_ARMS]
+    arms = {name: _training_set(name, study, seed) for name in names}
     arms = {name: cohort for name, cohort in arms.items() if _complete(cohort, len(study.class_names))}
     augment: Augment = ClassicalAugmentation()
     probabilities: dict[str, list[Probabilities]] = {}
@@ -68,7 +81,7 @@ def run_arms(study: Study, settings: EvaluateLesionsSettings, seed: int, progres
 
 
 def _training_set(arm: str, study: Study, seed: int) -> Cohort:
-    if arm in {"real", "real_classical"}:
+    if arm in _REAL_ARMS:
         return study.train
     if arm == "real_synthetic":
         return study.train.together_with(study.synthetic)
@@ -102,7 +115,7 @@ def arm_interval(
     settings: EvaluateLesionsSettings,
     seed: int,
     against: str | None = None,
-) -> Interval:
+) -> Score:
     """Mean of a score over seeds, or of its difference from another arm, with an interval over test subjects.
 
     Args:
@@ -126,11 +139,23 @@ def arm_interval(
         return mean(arm, chosen) - (mean(against, chosen) if against else 0.0)
 
     rng = np.random.default_rng(seed)
-    return bootstrap_interval(statistic, study.test.subjects, rng, resamples=max(100, settings.bootstrap))
+    value = statistic(np.arange(len(truth)))
+    if not math.isfinite(value):
+        return Score(None, None, None)
+    try:
+        found = bootstrap_interval(statistic, study.test.subjects, rng, resamples=max(100, settings.bootstrap))
+    except InputError:  # one subject, or a class that most resamples miss
+        return Score(value, None, None)
+    return Score(found.value, found.low, found.high)
 
 
-def class_agreement(utility: Utility, cohort: Cohort, classes: int) -> tuple[float, list[float | None]]:
-    """Share of a cohort that classifiers trained on real images recognize: overall and by class, mean of seeds."""
+def class_agreement(utility: Utility, cohort: Cohort, classes: int) -> tuple[float | None, list[float | None]]:
+    """Share of a cohort that classifiers trained on real images recognize: overall and by class, mean of seeds.
+
+    None for a cohort or class without images.
+    """
+    if not len(cohort):
+        return None, [None] * classes
     answers = torch.stack([predict(model, cohort.images).argmax(1) == cohort.classes for model in utility.real_models])
     right = answers.double().mean(0)
     by_class = [

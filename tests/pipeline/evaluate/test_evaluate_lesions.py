@@ -1,0 +1,225 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline.evaluate.lesions import evaluate_cohort
+from pipeline.evaluate.stage import evaluate_lesions
+from pipeline.records import silent
+from pipeline.results import read_results, write_results
+from pipeline.settings import EvaluateLesionsSettings, RunSettings
+from pipeline.stage_runner import Stage, run_stage
+from pipeline.workspace import Workspace
+
+SETTINGS = EvaluateLesionsSettings(classifier_steps=14, seeds=2, kid_subsets=10, neighbors=3, bootstrap=100)
+TINY = SETTINGS.model_copy(update={"classifier_steps": 2, "neighbors": 5})
+
+
+def outcome(prepared, cohort, folder, settings=SETTINGS):
+    results = evaluate_cohort(prepared, cohort, settings, 5, folder, silent)
+    write_results(folder, results)
+    return SimpleNamespace(
+        results=read_results(folder),
+        headlines={headline.key: headline for headline in results.headlines},
+        verdicts={verdict.key: verdict for verdict in results.verdicts},
+        tables={table.key: list(table.rows) for table in results.tables},
+        gate=json.loads((folder / "gate.json").read_text()),
+        flagged=pl.read_parquet(folder / "flagged.parquet"),
+    )
+
+
+@pytest.fixture(scope="module")
+def test_images(draws):
+    return [draws.images(name, 40, seed=1) for name in draws.names]
+
+
+@pytest.fixture(scope="module")
+def benefit(draws, test_images, tmp_path_factory):
+    """A class starved to two odd images, and a cohort of fresh draws of both classes; three planted copies."""
+    folder = tmp_path_factory.mktemp("benefit")
+    train = [draws.images("flat", 40, seed=2), draws.images("steep | odd", 2, seed=2, angle=0.6)]
+    prepared = draws.prepared(folder / "prepared", train, test_images, subjects=20)
+    fresh = [draws.images(name, 60, seed=3) for name in draws.names]
+    images = np.concatenate(fresh)
+    images[7] = train[0][11]
+    images[8] = train[0][12][:, :, ::-1]
+    images[70] = np.roll(train[1][1], 1, axis=2)
+    cohort = draws.synthetic(folder / "cohort", images, [name for name in draws.names for _ in range(60)])
+    (folder / "out").mkdir()
+    return outcome(prepared, cohort, folder / "out")
+
+
+@pytest.fixture(scope="module")
+def harm(draws, test_images, tmp_path_factory):
+    """Enough real images, and a cohort whose classes are drawn by lot."""
+    folder = tmp_path_factory.mktemp("harm")
+    train = [draws.images(name, 40, seed=2) for name in draws.names]
+    prepared = draws.prepared(folder / "prepared", train, test_images, subjects=20)
+    images = np.concatenate([draws.images(name, 80, seed=3) for name in draws.names])
+    classes = np.random.default_rng(0).permutation([name for name in draws.names for _ in range(80)])
+    cohort = draws.synthetic(folder / "cohort", images, classes.tolist())
+    (folder / "out").mkdir()
+    return outcome(prepared, cohort, folder / "out")
+
+
+def arms(found):
+    return {row["arm"]: row for row in found.tables["utility"]}
+
+
+def test_fresh_images_of_a_starved_class_are_found_to_help(benefit):
+    assert benefit.verdicts["utility"].outcome == "good"
+    gain = benefit.headlines["auc_difference"]
+    assert gain.value > 0.05
+    assert arms(benefit)["real_synthetic"]["auc_difference_low"] > 0
+    assert "helps" in benefit.verdicts["utility"].sentence
+
+
+def test_repeating_real_images_does_not_explain_the_help(benefit):
+    rows = arms(benefit)
+    assert rows["real_synthetic"]["macro_auc"] > rows["real_duplicated"]["macro_auc"] + 0.03
+    assert set(rows) == {"real", "real_classical", "real_duplicated", "real_synthetic", "synthetic_only"}
+
+
+def test_images_of_wrong_classes_are_found_to_harm(harm):
+    assert harm.verdicts["utility"].outcome == "bad"
+    assert harm.headlines["auc_difference"].value < -0.05
+    assert arms(harm)["real_synthetic"]["auc_difference_high"] < 0
+
+
+def test_differences_are_differences_of_the_scores_shown(harm):
+    rows = arms(harm)
+    for arm, row in rows.items():
+        if arm != "real":
+            assert row["auc_difference"] == pytest.approx(row["macro_auc"] - rows["real"]["macro_auc"], abs=1e-9)
+            assert row["auc_difference_low"] <= row["auc_difference"] <= row["auc_difference_high"]
+    assert "auc_difference" not in rows["real"]
+
+
+def test_class_agreement_is_at_chance_for_shuffled_classes_and_high_for_real_ones(benefit, harm):
+    shuffled = harm.headlines["class_agreement"]
+    assert shuffled.value == pytest.approx(0.5, abs=0.12)
+    assert shuffled.reference == 0.5
+    agreement = {row["images"]: row for row in harm.tables["class_agreement"]}
+    assert agreement["held-out real"]["overall"] > 0.75
+    assert agreement["synthetic"]["overall"] == shuffled.value
+    assert {"class_0", "class_1"} <= agreement["synthetic"].keys()
+
+
+def test_class_names_head_their_columns_whatever_characters_they_hold(harm, draws):
+    table = next(table for table in harm.results.tables if table.key == "class_agreement")
+    titles = [column.title for column in table.columns if column.key.startswith("class_")]
+    assert titles == list(draws.names)
+
+
+def test_planted_copies_are_flagged_with_the_image_they_copy(benefit):
+    found = {row["image"]: row["nearest_image"] for row in benefit.flagged.to_dicts()}
+    assert found == {7: 11, 8: 12, 70: 41}  # 40 images of the first class come before the second
+    classes = dict(zip(benefit.flagged["image"], benefit.flagged["lesion_class"], strict=True))
+    assert classes == {7: "flat", 8: "flat", 70: "steep | odd"}
+    assert benefit.flagged["correlation"].min() > 0.95
+    assert benefit.headlines["memorized"].value == 3 == benefit.gate["flags"]
+
+
+def test_flagged_images_take_no_part_in_the_other_scores(benefit):
+    fidelity = benefit.tables["fidelity"]
+    counts = {row["images"] for row in fidelity if row["comparison"] == "synthetic" and row["lesion_class"] == "flat"}
+    assert counts == {58}
+
+
+def test_a_clean_cohort_passes_and_is_told_so(harm):
+    assert harm.gate["flags"] == 0
+    assert not harm.gate["blocked"]
+    assert harm.verdicts["release_gate"].outcome == "good"
+    assert harm.flagged.height == 0
+
+
+def test_fidelity_stands_between_floor_and_ceiling(harm):
+    rows = {
+        (row["extractor"], row["comparison"]): row
+        for row in harm.tables["fidelity"]
+        if row["lesion_class"] == "all classes"
+    }
+    extractors = {key[0] for key in rows}
+    assert len(extractors) == 2
+    for name in extractors:
+        kid = {side: rows[name, side]["kid"] for side in ("floor", "synthetic", "ceiling")}
+        assert kid["floor"] < kid["ceiling"]
+        assert kid["synthetic"] < kid["ceiling"], "fresh draws look real, whatever they are called"
+
+
+def records_of(draws, workspace, train, test, images, classes, subjects=None):
+    def record(name, fill):
+        def body(context):
+            fill(context.folder)
+            return {}
+
+        return run_stage(workspace, Stage(name, "pipeline.prepared_set", body), RunSettings(), records={})
+
+    prepared = record("prepare_lesions", lambda folder: draws.prepared(folder, train, test, subjects=subjects))
+    return prepared, record("synthesize_lesions", lambda folder: draws.synthetic(folder, images, classes))
+
+
+def run_small(draws, root, *, per_class=6, subjects=None, copies=False, classes=None):
+    workspace = Workspace.open(root, identity_key=bytes(32))
+    train = [draws.images(name, per_class, seed=2) for name in draws.names]
+    test = [draws.images(name, per_class, seed=1) for name in draws.names]
+    images = np.concatenate(train if copies else [draws.images(name, per_class, seed=3) for name in draws.names])
+    names = classes or [name for name in draws.names for _ in range(per_class)]
+    prepared, cohort = records_of(draws, workspace, train, test, images, names, subjects)
+    settings = RunSettings.model_validate({"evaluate": {"lesions": TINY.model_dump()}})
+    record = evaluate_lesions(workspace, settings, prepared, cohort)
+    return record, record.path(workspace.root)
+
+
+def test_the_same_evaluation_gives_the_same_bytes(draws, tmp_path):
+    first, folder = run_small(draws, tmp_path / "one")
+    again, other = run_small(draws, tmp_path / "two")
+    assert (folder / "results.json").read_bytes() == (other / "results.json").read_bytes()
+    assert first.content_sha256 == again.content_sha256
+    assert first.facts["verdicts"] == {"utility": "neutral", "release_gate": "bad"}
+
+
+def test_fewer_than_twenty_held_out_images_cannot_calibrate_the_gate(draws, tmp_path):
+    _, folder = run_small(draws, tmp_path / "w")
+    gate = json.loads((folder / "gate.json").read_text())
+    assert gate["blocked"]
+    assert gate["threshold"] is None
+    assert "12 held-out real images, at least 20" in gate["reason"]
+
+
+def test_two_images_a_class_and_one_test_subject_give_blanks_and_no_crash(draws, tmp_path):
+    _, folder = run_small(draws, tmp_path / "w", per_class=2, subjects=1)
+    results = read_results(folder)
+    tables = {table.key: table.rows for table in results.tables}
+    assert {row["kid"] for row in tables["fidelity"]} == {None}
+    assert {row["macro_auc_low"] for row in tables["utility"]} == {None}
+    assert all(0 <= row["macro_auc"] <= 1 for row in tables["utility"])
+    verdict = next(verdict for verdict in results.verdicts if verdict.key == "utility")
+    assert verdict.outcome == "neutral"
+    assert "cannot be judged" in verdict.sentence
+    assert any("Fewer than 30 test images" in warning for warning in results.warnings)
+
+
+def test_a_cohort_of_copies_alone_is_blocked_and_leaves_blanks(draws, tmp_path):
+    record, folder = run_small(draws, tmp_path / "w", per_class=12, copies=True)
+    results = read_results(folder)
+    gate = json.loads((folder / "gate.json").read_text())
+    assert gate["blocked"]
+    assert gate["flags"] == 24
+    assert record.facts["headlines"]["class_agreement"] is None
+    assert record.facts["headlines"]["auc_difference"] is None
+    tables = {table.key: table.rows for table in results.tables}
+    assert [row["arm"] for row in tables["utility"]] == ["real", "real_classical"]
+    assert pl.read_parquet(folder / "flagged.parquet")["nearest_image"].to_list() == list(range(24))
+
+
+def test_a_cohort_without_one_class_lacks_the_arm_that_needs_it(draws, tmp_path):
+    _, folder = run_small(draws, tmp_path / "w", classes=[draws.names[0]] * 12)
+    results = read_results(folder)
+    tables = {table.key: table.rows for table in results.tables}
+    assert "synthetic_only" not in {row["arm"] for row in tables["utility"]}
+    assert any("synthetic only" in warning for warning in results.warnings)
+    synthetic = next(row for row in tables["class_agreement"] if row["images"] == "synthetic")
+    assert synthetic["class_1"] is None
