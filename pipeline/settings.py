@@ -120,15 +120,11 @@ class TrainLesionsSettings(LoopSettings):
     objective: Literal["non_saturating", "hinge", "least_squares", "minimax"] = "non_saturating"
     width: Count = Field(32, description="Channels of the widest resolution; doubles as resolution halves.")
     latent_size: Count = 64
-    learning_rate_generator: Positive = 2e-4
-    learning_rate_discriminator: Positive = 2e-4
+    learning_rate_generator: Positive = 1e-3
+    learning_rate_discriminator: Positive = 1e-3
     betas: tuple[Fraction, Fraction] = (0.0, 0.99)
-    ema_decay: Fraction = Field(0.999, description="Decay of the generator's moving average, per step.")
-    diff_augment: tuple[Literal["brightness", "contrast", "translation", "cutout"], ...] = (
-        "brightness",
-        "contrast",
-        "translation",
-    )
+    ema_decay: Fraction = Field(0.998, description="Decay of the generator's moving average, per step.")
+    diff_augment: tuple[Literal["brightness", "contrast", "translation", "cutout"], ...] = ("translation",)
     r1_gamma: Annotated[float, Field(ge=0)] = Field(0.0, description="Weight of the R1 penalty; 0 is off.")
     mirror: bool = Field(False, description="Show left-right mirrored crops too; keep off where side matters.")
 

@@ -2,22 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from pipeline.evaluate.cohorts import Study, load_study
 from pipeline.evaluate.fidelity import fidelity_rows
 from pipeline.evaluate.release_gate import Gate, check_release, write_gate
-from pipeline.evaluate.utility import ARMS, Score, Utility, arm_interval, class_agreement, run_arms
+from pipeline.evaluate.utility import ARMS, ArmScores, Score, Utility, arm_interval, class_agreement, run_arms
+from pipeline.evaluate.utility_verdict import judge_use
 from pipeline.features import ClassifierExtractor, Extractor, TextureExtractor
 from pipeline.prepared_set import ImageSet
 from pipeline.records import ProgressCallback
 from pipeline.results import Cell, Column, Headline, Results, ResultTable, Verdict
 from pipeline.settings import EvaluateLesionsSettings
-
-_UTILITY_RULE = (
-    "helps: the 95 % interval of the AUC difference real + synthetic − real lies above 0; harms: below 0; else no "
-    "difference shown"
-)
 
 
 def evaluate_cohort(
@@ -37,11 +32,16 @@ def evaluate_cohort(
     extractors: list[Extractor] = [TextureExtractor(), ClassifierExtractor(utility.real_models[0])]
     fidelity = fidelity_rows(study, extractors, settings, seed, progress)
     arms, differences = _arm_rows(utility, study, settings, seed)
+    verdict = judge_use(
+        differences.get("real_synthetic"),
+        _gain_over(utility, "real_duplicated", study, settings, seed),
+        _gain_over(utility, "real_classical", study, settings, seed),
+    )
     agreement = _agreement_rows(utility, study)
     return Results(
         track="lesions",
         headlines=_headlines(agreement, differences, gate, study),
-        verdicts=(_utility_verdict(differences), _gate_verdict(gate)),
+        verdicts=(verdict, _gate_verdict(gate)),
         tables=(
             _agreement_table(agreement, study),
             _arm_table(arms, study, settings),
@@ -54,16 +54,24 @@ def evaluate_cohort(
 def _arm_rows(
     utility: Utility, study: Study, settings: EvaluateLesionsSettings, seed: int
 ) -> tuple[list[dict[str, Cell]], dict[str, Score]]:
+    scores = ArmScores(utility, study)
     rows, differences = [], {}
     for arm in utility.probabilities:
         row: dict[str, Cell] = {"arm": arm, "title": ARMS[arm], "seeds": settings.seeds}
         for score in ("macro_auc", "balanced_accuracy", "ece"):
-            row |= _cells(score, arm_interval(utility, arm, study, score, settings, seed))
+            row |= _cells(score, arm_interval(scores, arm, score, settings, seed))
         if arm != "real":
-            differences[arm] = arm_interval(utility, arm, study, "macro_auc", settings, seed, against="real")
+            differences[arm] = arm_interval(scores, arm, "macro_auc", settings, seed, against="real")
             row |= _cells("auc_difference", differences[arm])
         rows.append(row)
     return rows, differences
+
+
+def _gain_over(utility: Utility, arm: str, study: Study, settings: EvaluateLesionsSettings, seed: int) -> Score | None:
+    """What ``real_synthetic`` gains over another arm; None where one of them was not run."""
+    if not {"real_synthetic", arm} <= utility.probabilities.keys():
+        return None
+    return arm_interval(utility, "real_synthetic", study, "macro_auc", settings, seed, against=arm)
 
 
 def _cells(name: str, score: Score) -> dict[str, Cell]:
@@ -113,23 +121,6 @@ def _headlines(
 
 def _span(gain: Score) -> str:
     return f"[{gain.low:+.3f}, {gain.high:+.3f}]"
-
-
-def _utility_verdict(differences: dict[str, Score]) -> Verdict:
-    gain = differences.get("real_synthetic")
-    outcome: Literal["good", "neutral", "bad"] = "neutral"
-    if gain is None:
-        sentence = "The use for a classifier was not measured: no synthetic image is left."
-    elif gain.value is None or gain.low is None or gain.high is None:
-        sentence = "The use for a classifier cannot be judged: too few test subjects for an interval."
-    else:
-        figures = f"{gain.value:+.3f} AUC {_span(gain)}"
-        sentence = f"No difference shown between real + synthetic and real alone: {figures}."
-        if gain.low > 0:
-            outcome, sentence = "good", f"The synthetic cohort helps: {figures}."
-        elif gain.high < 0:
-            outcome, sentence = "bad", f"The synthetic cohort harms: {figures}."
-    return Verdict(key="utility", outcome=outcome, sentence=sentence, rule=_UTILITY_RULE)
 
 
 def _gate_verdict(gate: Gate) -> Verdict:
