@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.evaluate.cohorts import Study, load_study
 from pipeline.evaluate.fidelity import fidelity_rows
 from pipeline.evaluate.release_gate import Gate, check_release, write_gate
-from pipeline.evaluate.utility import ARMS, ArmScores, Score, Utility, arm_interval, class_agreement, run_arms
+from pipeline.evaluate.utility import ARMS, Score, Utility, arm_interval, class_agreement, run_arms
 from pipeline.evaluate.utility_verdict import judge_use
 from pipeline.features import ClassifierExtractor, Extractor, TextureExtractor
 from pipeline.prepared_set import ImageSet
@@ -54,14 +54,13 @@ def evaluate_cohort(
 def _arm_rows(
     utility: Utility, study: Study, settings: EvaluateLesionsSettings, seed: int
 ) -> tuple[list[dict[str, Cell]], dict[str, Score]]:
-    scores = ArmScores(utility, study)
     rows, differences = [], {}
     for arm in utility.probabilities:
         row: dict[str, Cell] = {"arm": arm, "title": ARMS[arm], "seeds": settings.seeds}
         for score in ("macro_auc", "balanced_accuracy", "ece"):
-            row |= _cells(score, arm_interval(scores, arm, score, settings, seed))
+            row |= _cells(score, arm_interval(utility, arm, study, score, settings, seed))
         if arm != "real":
-            differences[arm] = arm_interval(scores, arm, "macro_auc", settings, seed, against="real")
+            differences[arm] = arm_interval(utility, arm, study, "macro_auc", settings, seed, against="real")
             row |= _cells("auc_difference", differences[arm])
         rows.append(row)
     return rows, differences

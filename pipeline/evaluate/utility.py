@@ -7,7 +7,7 @@ as ``real_synthetic`` adds synthetic ones, so that a gain can be told from mere 
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,27 @@ class Utility:
 
     probabilities: Mapping[str, list[Probabilities]]
     real_models: list[SmallClassifier]
+    _known: dict[tuple[str, bytes], dict[str, float]] = field(default_factory=dict, repr=False, compare=False)
+
+    def mean_scores(self, arm: str, truth: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]) -> dict[str, float]:
+        """Macro AUC, balanced accuracy and ECE of an arm on chosen test images, mean over seeds.
+
+        All intervals rest on the same resamples, so that each is scored once and kept.
+
+        Args:
+            arm: arm to score.
+            truth: classes of the test set, always the same.
+            chosen: indices of test images.
+        """
+        key = (arm, hashlib.sha256(chosen.tobytes()).digest())
+        if key not in self._known:
+            found = [classification_scores(truth[chosen], p[chosen]) for p in self.probabilities[arm]]
+            self._known[key] = {
+                "macro_auc": float(np.mean([s.macro_auc for s in found])),
+                "balanced_accuracy": float(np.mean([s.balanced_accuracy for s in found])),
+                "ece": float(np.mean([s.ece for s in found])),
+            }
+        return self._known[key]
 
 
 @dataclass(frozen=True)
@@ -108,55 +129,38 @@ def _complete(cohort: Cohort, classes: int) -> bool:
     return len(torch.unique(cohort.classes)) == classes
 
 
-class ArmScores:
-    """Scores of arms on resamples of the test set, mean over seeds; each resample is scored once for all scores.
-
-    Args:
-        utility: all arms.
-        study: holds the test set.
-    """
-
-    def __init__(self, utility: Utility, study: Study) -> None:
-        self._utility, self._truth = utility, study.test.classes.numpy()
-        self.subjects = study.test.subjects
-        self._known: dict[tuple[str, bytes], dict[str, float]] = {}
-
-    def mean(self, arm: str, score: str, chosen: npt.NDArray[np.int64]) -> float:
-        """One of ``macro_auc``, ``balanced_accuracy``, ``ece`` of an arm on the chosen test images."""
-        key = (arm, hashlib.sha256(chosen.tobytes()).digest())
-        if key not in self._known:
-            found = [classification_scores(self._truth[chosen], p[chosen]) for p in self._utility.probabilities[arm]]
-            self._known[key] = {
-                "macro_auc": float(np.mean([s.macro_auc for s in found])),
-                "balanced_accuracy": float(np.mean([s.balanced_accuracy for s in found])),
-                "ece": float(np.mean([s.ece for s in found])),
-            }
-        return self._known[key][score]
-
-
 def arm_interval(
-    scores: ArmScores, arm: str, score: str, settings: EvaluateLesionsSettings, seed: int, against: str | None = None
+    utility: Utility,
+    arm: str,
+    study: Study,
+    score: str,
+    settings: EvaluateLesionsSettings,
+    seed: int,
+    against: str | None = None,
 ) -> Score:
     """Mean of a score over seeds, or of its difference from another arm, with an interval over test subjects.
 
     Args:
-        scores: of all arms.
+        utility: all arms.
         arm: arm to score.
-        score: see `ArmScores.mean`.
+        study: holds the test set.
+        score: attribute of `ClassificationScores`, one of ``macro_auc``, ``balanced_accuracy``, ``ece``.
         settings: number of resamples.
         seed: of the resamples; equal for all arms, so that differences are paired.
         against: arm whose score is subtracted on every resample.
     """
+    truth = study.test.classes.numpy()
 
     def statistic(chosen: npt.NDArray[np.int64]) -> float:
-        return scores.mean(arm, score, chosen) - (scores.mean(against, score, chosen) if against else 0.0)
+        own = utility.mean_scores(arm, truth, chosen)[score]
+        return own - (utility.mean_scores(against, truth, chosen)[score] if against else 0.0)
 
-    value = statistic(np.arange(len(scores.subjects)))
+    value = statistic(np.arange(len(truth)))
     if not math.isfinite(value):
         return Score(None, None, None)
     rng = np.random.default_rng(seed)
     try:
-        found = bootstrap_interval(statistic, scores.subjects, rng, resamples=max(100, settings.bootstrap))
+        found = bootstrap_interval(statistic, study.test.subjects, rng, resamples=max(100, settings.bootstrap))
     except InputError:  # one subject, or a class that most resamples miss
         return Score(value, None, None)
     return Score(found.value, found.low, found.high)
