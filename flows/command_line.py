@@ -268,7 +268,7 @@ def settings_show(
     """Print the resolved settings as YAML, every default written out."""
     with reported(debug):
         from flows.requests import load_settings
-        from pipeline.settings import to_yaml
+        from pipeline.settings_loading import to_yaml
 
         settings, _ = load_settings(_options(workspace, config, overrides, None, debug))
         typer.echo(to_yaml(settings), nl=False)

@@ -21,7 +21,7 @@ _PACKAGES = ("scanloom", "torch", "monai", "prefect", "pydicom", "nibabel", "sim
 def print_info(console: Console, workspace: Path) -> None:
     """Print versions, device, presets, and what the workspace holds."""
     from pipeline.device import available_memory_bytes, choose_device, describe_device
-    from pipeline.settings import preset_names
+    from pipeline.settings_loading import preset_names
 
     rows = {
         "versions": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
@@ -78,14 +78,14 @@ def print_quarantined(console: Console, workspace: Path, path_hash: str) -> None
 
 def schema_text() -> str:
     """JSON schema of the settings, for editors."""
-    from pipeline.settings import json_schema
+    from pipeline.settings_loading import json_schema
 
     return json.dumps(json_schema(), indent=2)
 
 
 def print_presets(console: Console) -> None:
     """List presets with the first sentence of their comments."""
-    from pipeline.settings import find_preset, preset_names
+    from pipeline.settings_loading import find_preset, preset_names
 
     for name in preset_names():
         first = find_preset(name).read_text(encoding="utf-8").splitlines()[0].lstrip("# ")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.files import write_text
-from pipeline.settings import RunSettings, find_preset, load, to_yaml
+from pipeline.settings import RunSettings
+from pipeline.settings_loading import find_preset, load, to_yaml
 from pipeline.workspace import Workspace
 
 LAST_SETTINGS = "settings.yaml"

@@ -30,7 +30,7 @@ from typer.core import TyperGroup
 
 from flows.command_line import app
 from pipeline.ingest.layouts import LAYOUTS
-from pipeline.settings import preset_names, validate
+from pipeline.settings_loading import preset_names, validate
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [

@@ -32,7 +32,8 @@ from pipeline.report.stage_rows import stable_facts, stage_rows
 from pipeline.report.tables import TableView, table_view
 from pipeline.report.training_curves import training_view
 from pipeline.results import Results, read_results
-from pipeline.settings import RunSettings, to_yaml
+from pipeline.settings import RunSettings
+from pipeline.settings_loading import to_yaml
 from pipeline.stage_runner import RECORD_FILE, Stage, StageContext, run_stage
 from pipeline.workspace import Workspace
 

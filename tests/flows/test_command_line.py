@@ -211,7 +211,7 @@ def test_settings_show_is_a_settings_file(invoke: Callable[..., Result], tmp_pat
 
 
 def test_every_preset_is_listed_with_a_sentence(invoke: Callable[..., Result]) -> None:
-    from pipeline.settings import preset_names
+    from pipeline.settings_loading import preset_names
 
     lines = invoke("settings", "presets").stdout.splitlines()
     assert [line.split()[0] for line in lines] == preset_names()

@@ -12,7 +12,8 @@ from models.mr_to_ct.generator import UNetGenerator
 from pipeline import preflight
 from pipeline.errors import InputError, ResourceError
 from pipeline.preflight import check_input, convolution_speed, estimate, lesion_cost, mr_to_ct_cost, require, survey
-from pipeline.settings import RunSettings, validate
+from pipeline.settings import RunSettings
+from pipeline.settings_loading import validate
 
 MB = 1_000_000
 Usage = namedtuple("Usage", "total used free")

@@ -14,7 +14,8 @@ from pipeline.ingest.stage import ingest
 from pipeline.records import StageRecord
 from pipeline.scan_io import SeriesIdentity, uid_from, write_dicom_series
 from pipeline.scan_io.dicom_write import Acquisition
-from pipeline.settings import RunSettings, validate
+from pipeline.settings import RunSettings
+from pipeline.settings_loading import validate
 from pipeline.workspace import Workspace
 
 AFFINE = np.array([[-1.5, 0, 0, 20.0], [0, -1.5, 0, 30.0], [0, 0, 4.0, -50.0], [0, 0, 0, 1]])

@@ -14,7 +14,8 @@ from pipeline.files import write_json
 from pipeline.prepared_set import VolumeSetWriter, write_image_set
 from pipeline.records import StageRecord
 from pipeline.results import Column, Headline, Results, ResultTable, Verdict, write_results
-from pipeline.settings import FrozenSettings, RunSettings, validate
+from pipeline.settings import FrozenSettings, RunSettings
+from pipeline.settings_loading import validate
 from pipeline.stage_runner import Stage, StageContext, run_stage
 from pipeline.workspace import Workspace
 

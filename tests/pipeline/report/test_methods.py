@@ -3,7 +3,8 @@ from typing import Any, get_args
 import pytest
 
 from pipeline.report.methods import lesion_methods, mr_to_ct_methods
-from pipeline.settings import EvaluateMRToCTSettings, RunSettings, TrainLesionsSettings, TrainMRToCTSettings, validate
+from pipeline.settings import EvaluateMRToCTSettings, RunSettings, TrainLesionsSettings, TrainMRToCTSettings
+from pipeline.settings_loading import validate
 
 
 def choices(settings: type[Any], field: str) -> tuple[str, ...]:

@@ -3,9 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pipeline import settings as settings_module
+from pipeline import settings_loading as settings_module
 from pipeline.errors import SettingsError
-from pipeline.settings import RunSettings, find_preset, json_schema, load, preset_names, to_yaml, validate
+from pipeline.settings import RunSettings
+from pipeline.settings_loading import find_preset, json_schema, load, preset_names, to_yaml, validate
 
 
 def leaf_paths(model: type[BaseModel] = RunSettings, prefix: str = "") -> list[str]:
