@@ -12,6 +12,7 @@ DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Resamples = Annotated[int, Field(ge=100)]
 
 
 class FrozenSettings(BaseModel):
@@ -191,7 +192,7 @@ class EvaluateLesionsSettings(FrozenSettings):
     neighbors: Count = Field(
         5, description="k of the nearest-neighbor manifolds (precision, recall, density, coverage)."
     )
-    bootstrap: Count = Field(500, description="Resamples of subjects behind each interval.")
+    bootstrap: Resamples = Field(500, description="Resamples of subjects behind each interval.")
 
 
 class EvaluateMRToCTSettings(FrozenSettings):
@@ -201,7 +202,7 @@ class EvaluateMRToCTSettings(FrozenSettings):
     mask_dilation_px: Annotated[int, Field(ge=0)] = Field(
         10, description="In-plane dilation of the body outline that the masked metrics use, in pixels."
     )
-    bootstrap: Count = 500
+    bootstrap: Resamples = 500
 
 
 class EvaluateSettings(FrozenSettings):

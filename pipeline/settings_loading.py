@@ -1,7 +1,8 @@
 """Reads settings: one YAML file is one reproducible run, validated whole before any data is read.
 
-Precedence, low to high: defaults, the YAML file, environment variables ``SCANLOOM_A__B``, ``--set a.b=c``. Unknown keys
-are refused with the nearest known name.
+Precedence, low to high: defaults, the YAML file, environment variables ``SCANLOOM_A__B``, ``--set a.b=c``. Sections are
+merged key by key; a setting whose value is itself a mapping is replaced whole, unless an override names one of its
+entries (``--set generate.lesions.per_class.cyst=4``). Unknown keys are refused with the nearest known name.
 """
 
 import difflib
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from pipeline.errors import SettingsError
@@ -48,10 +49,13 @@ def load(path: Path | None, overrides: Sequence[str] = (), environment: Mapping[
         SettingsError: the file cannot be read, a key is unknown, a value is not allowed.
     """
     values = {} if path is None else _read_yaml(path)
-    values = _merge(values, _from_environment(os.environ if environment is None else environment))
+    variables = _from_environment(os.environ if environment is None else environment)
+    values = _merge(values, variables, RunSettings)
     for override in overrides:
-        values = _merge(values, _parse_override(override))
-    return validate(values, source=str(path.name) if path else "defaults")
+        keys, value = _parse_override(override)
+        values = _put(values, keys, value, RunSettings)
+    source = path.name if path else "the defaults"
+    return validate(values, source=f"{source} with overrides" if variables or overrides else source)
 
 
 def validate(values: Mapping[str, Any], source: str) -> RunSettings:
@@ -136,7 +140,8 @@ def _parse_scalars(value: Any) -> Any:
     return yaml.safe_load(value) if isinstance(value, str) else value
 
 
-def _parse_override(override: str) -> dict[str, Any]:
+def _parse_override(override: str) -> tuple[list[str], Any]:
+    """Keys and value of ``a.b=c``."""
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
@@ -147,21 +152,35 @@ def _parse_override(override: str) -> dict[str, Any]:
             change="Put a key, an equals sign and a value after --set.",
         )
     try:
-        value: Any = yaml.safe_load(text)
+        return keys, yaml.safe_load(text)
     except yaml.YAMLError:
-        value = text
-    for key in reversed(keys):
-        value = {key: value}
-    result: dict[str, Any] = value
-    return result
+        return keys, text
 
 
-def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(low: Mapping[str, Any], high: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
+    """Values of a section with those of ``high`` put over them."""
     merged = dict(low)
     for key, value in high.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged = _put(merged, [key], value, section)
     return merged
+
+
+def _put(values: Mapping[str, Any], keys: Sequence[str], value: Any, section: type[BaseModel] | None) -> dict[str, Any]:
+    """Values with one of them set; where the keys lead to a section, a mapping is merged into it, else it replaces."""
+    key, rest = keys[0], keys[1:]
+    inner, old = _section(section, key), values.get(key)
+    if rest:
+        value = _put(old if isinstance(old, Mapping) else {}, rest, value, inner)
+    elif inner is not None and isinstance(value, Mapping) and isinstance(old, Mapping):
+        value = _merge(old, value, inner)
+    return {**values, key: value}
+
+
+def _section(section: type[BaseModel] | None, key: object) -> type[BaseModel] | None:
+    """The settings section that a key of a section names; None for a setting or an unknown key."""
+    field = section.model_fields.get(str(key)) if section is not None else None
+    kind = field.annotation if field is not None else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _explain(error: ValidationError, source: str) -> SettingsError:

@@ -69,7 +69,7 @@ def evaluate_translation(
                 place = {name: case[name] for name in ("subject_id", "series_id", "split")}
                 rows.append({"method": method, **place, **score(ct, made[method], mask, scoring)})
         progress("cases scored", number, len(cases))
-    return _results(rows, scoring, settings, seed, unscored, translated)
+    return _results(rows, scoring, settings, seed, unscored, volumes.facts.get("left_out", {}), translated)
 
 
 def _results(
@@ -78,9 +78,11 @@ def _results(
     settings: EvaluateMRToCTSettings,
     seed: int,
     unscored: Mapping[str, int],
+    left_out: Mapping[str, str],
     translated: Path,
 ) -> Results:
-    warnings = [f"Not scored: {count} translated MR with {reason}." for reason, count in sorted(unscored.items())]
+    warnings = [f"Left out by prepare: {reason}" for reason in sorted(set(left_out.values()))]
+    warnings += [f"Not scored: {count} translated MR with {reason}." for reason, count in sorted(unscored.items())]
     refusals = pl.read_parquet(translated / "cases.parquet")["dicom_refusal"].drop_nulls().unique().sort().to_list()
     warnings += [f"No DICOM CT series: {reason}." for reason in refusals]
     if not rows:
@@ -88,11 +90,17 @@ def _results(
         return Results(track="mr_to_ct", headlines=(), verdicts=(), tables=(), warnings=tuple(warnings))
     if len({row["subject_id"] for row in rows}) < 5:
         warnings.append("Fewer than five scored subjects: intervals over subjects are wide and optimistic.")
-    summary = _summary(rows, settings, seed)
+    held_out = [row for row in rows if row["split"] != "train"]
+    if not held_out:
+        warnings.append("Only training subjects were translated: the figures show fit, not what to expect.")
+    elif len(held_out) < len(rows):
+        warnings.append("Training subjects were translated too: they are listed by case, and in no mean or verdict.")
+    summary = _summary(held_out or rows, settings, seed)
     by_method: dict[str, dict[str, Any]] = {str(row["method"]): row for row in summary}
+    whose = "held-out subjects" if held_out else "training subjects"
     return Results(
         track="mr_to_ct",
-        headlines=_headlines(by_method, scoring),
+        headlines=_headlines(by_method, scoring, whose),
         verdicts=_verdicts(by_method, scoring),
         tables=(_summary_table(summary, scoring), _case_table(rows, scoring)),
         warnings=tuple(warnings),
@@ -121,25 +129,25 @@ def _mean(name: str, rows: Sequence[Mapping[str, Any]], settings: EvaluateMRToCT
     subjects = [row["subject_id"] for row in rows]
     if len(set(subjects)) < 2:
         return {name: float(values.mean())}
-    interval = mean_interval(values, subjects, np.random.default_rng(seed), resamples=max(100, settings.bootstrap))
+    interval = mean_interval(values, subjects, np.random.default_rng(seed), resamples=settings.bootstrap)
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _headlines(by_method: Mapping[str, Mapping[str, Any]], scoring: Scoring) -> tuple[Headline, ...]:
+def _headlines(by_method: Mapping[str, Mapping[str, Any]], scoring: Scoring, whose: str) -> tuple[Headline, ...]:
     lookup = by_method.get("intensity_lookup", {}).get("mae")
     constant = by_method.get("mean_ct", {}).get("mae")
     own = by_method["pseudo_ct"]["mae"]
     return (
         Headline(
             key="mae",
-            text=f"Pseudo-CT mean absolute error ({scoring.unit}), held-out subjects",
+            text=f"Pseudo-CT mean absolute error ({scoring.unit}), {whose}",
             value=own,
             reference=lookup,
             reference_text="best intensity lookup",
         ),
         Headline(
             key="mae_against_mean",
-            text=f"Pseudo-CT mean absolute error ({scoring.unit}), held-out subjects",
+            text=f"Pseudo-CT mean absolute error ({scoring.unit}), {whose}",
             value=own,
             reference=constant,
             reference_text="one value (median CT)",
@@ -211,7 +219,11 @@ def _summary_table(summary: list[dict[str, Cell]], scoring: Scoring) -> ResultTa
 
 
 def _case_table(rows: list[dict[str, Any]], scoring: Scoring) -> ResultTable:
-    first = (Column(key="subject_id", title="subject"), Column(key="title", title="method"))
+    first = (
+        Column(key="subject_id", title="subject"),
+        Column(key="split", title="split"),
+        Column(key="title", title="method"),
+    )
     return ResultTable(
         key="mr_to_ct_cases",
         title="Every case",

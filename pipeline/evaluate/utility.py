@@ -160,7 +160,7 @@ def arm_interval(
         return Score(None, None, None)
     rng = np.random.default_rng(seed)
     try:
-        found = bootstrap_interval(statistic, study.test.subjects, rng, resamples=max(100, settings.bootstrap))
+        found = bootstrap_interval(statistic, study.test.subjects, rng, resamples=settings.bootstrap)
     except InputError:  # one subject, or a class that most resamples miss
         return Score(value, None, None)
     return Score(found.value, found.low, found.high)

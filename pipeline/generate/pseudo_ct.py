@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
+from pipeline.body_mask import BODY_MARGIN_PX, dilate_in_plane
 from pipeline.geometry import Geometry, axial_geometry_for, is_sheared, resample
 from pipeline.intensity import HU_HIGH, HU_LOW, PiecewiseLinearMap
 from pipeline.prepared_set import from_slices
@@ -16,16 +16,12 @@ from pipeline.scan_io import Algorithm, SourceSeries, uid_from, write_nifti, wri
 AIR = {"HU": -1000, "grey": 0}
 """What lies outside the body: the network's word does not count there."""
 
-BODY_MARGIN_PX = 3
-"""The network's word counts up to this many pixels beyond the MR's body mask, whose edge is uncertain."""
-
 
 def decode_pseudo_ct(
     units: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8], ct_map: PiecewiseLinearMap, unit: str
 ) -> npt.NDArray[np.int16]:
     """Network units (K, H, W) to HU or grey levels; air outside the body."""
-    disk = np.hypot(*np.mgrid[-BODY_MARGIN_PX : BODY_MARGIN_PX + 1, -BODY_MARGIN_PX : BODY_MARGIN_PX + 1])
-    near = ndimage.binary_dilation(mask.astype(bool), structure=(disk <= BODY_MARGIN_PX)[None])
+    near = dilate_in_plane(mask, BODY_MARGIN_PX)
     return np.where(near, np.rint(ct_map.decode(units)), AIR[unit]).astype(np.int16)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from pydantic import BaseModel, JsonValue
 
 from pipeline.catalog import read_catalog
@@ -19,7 +20,7 @@ from pipeline.intensity import PiecewiseLinearMap, from_int16
 from pipeline.prepared_set import VolumeSet, read_volume_set
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.scan_io import Algorithm
-from pipeline.settings import DeviceChoice, GenerateLesionsSettings, GenerateMRToCTSettings, RunSettings
+from pipeline.settings import GenerateLesionsSettings, GenerateMRToCTSettings, RunSettings
 from pipeline.stage_runner import Stage, StageContext, run_stage
 from pipeline.trained_models import load_translator, model_hash
 from pipeline.workspace import Workspace
@@ -42,14 +43,14 @@ class SeededLesionsSettings(BaseModel, frozen=True):
     """What enters the key of a cohort."""
 
     seed: int
-    device: DeviceChoice
+    device: str
     lesions: GenerateLesionsSettings
 
 
 class TranslationSettings(BaseModel, frozen=True):
     """What enters the key of a translation."""
 
-    device: DeviceChoice
+    device: str
     mr_to_ct: GenerateMRToCTSettings
 
 
@@ -66,12 +67,14 @@ def synthesize_lesions(
     Raises:
         InputError: the recipe names an unknown class.
     """
-    seeded = SeededLesionsSettings(seed=settings.seed, device=settings.device, lesions=settings.generate.lesions)
+    seeded = SeededLesionsSettings(
+        seed=settings.seed, device=choose_device(settings.device).type, lesions=settings.generate.lesions
+    )
 
     def body(context: StageContext) -> dict[str, JsonValue]:
         model = context.inputs["trained"] / "model"
         digest = model_hash(model)
-        device = choose_device(seeded.device)
+        device = torch.device(seeded.device)
         recipe = make_cohort(model, digest, seeded.lesions, seeded.seed, device, context.folder, context.progress)
         return {"images": sum(recipe.values()), "per_class": dict(recipe), "model_sha256": digest}
 
@@ -93,7 +96,7 @@ def translate_mr_to_ct(
     Raises:
         InputError: no MR in the chosen splits.
     """
-    own = TranslationSettings(device=settings.device, mr_to_ct=settings.generate.mr_to_ct)
+    own = TranslationSettings(device=choose_device(settings.device).type, mr_to_ct=settings.generate.mr_to_ct)
 
     def body(context: StageContext) -> dict[str, JsonValue]:
         return _translate(context, own)
@@ -114,7 +117,7 @@ def _translate(context: StageContext, settings: TranslationSettings) -> dict[str
         )
     model = context.inputs["trained"] / "model"
     digest = model_hash(model)
-    device = choose_device(settings.device)
+    device = torch.device(settings.device)
     translator, model_settings = load_translator(model, device)
     catalog = {row["series_id"]: row for row in read_catalog(context.inputs["catalog"]).series.to_dicts()}
     total, done = sum(row["slices"] for row in rows), 0

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.errors import InputError
 from pipeline.metrics.pairs import Volume
 
-AIR_HU = -1024.0
+AIR_HU = -1000.0
 """What baselines say outside the body."""
 
 

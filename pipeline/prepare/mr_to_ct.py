@@ -41,8 +41,9 @@ def prepare_volume_set(
     }
     with VolumeSetWriter(folder) as writer:
         if volumes.height:
-            _add_volumes(catalog, volumes, splits, settings, writer, progress)
+            facts["left_out"] = _add_volumes(catalog, volumes, splits, settings, writer, progress)
         else:
+            facts["left_out"] = {}
             _add_cases(catalog, cases, splits, settings, writer, progress)
         table = writer.close(facts)
     return facts | _counts(table)
@@ -93,22 +94,36 @@ def _add_volumes(
     settings: PrepareMRToCTSettings,
     writer: VolumeSetWriter,
     progress: ProgressCallback,
-) -> None:
+) -> dict[str, str]:
+    """Write every volume; returns series -> reason of those that cannot be scaled or resampled, which are left out."""
     rows = volumes.sort("subject_id", "modality", "series_id").to_dicts()
+    left_out: dict[str, str] = {}
     mr_rows = [row for row in rows if row["modality"] == "MR"]
     ct_rows = [row for row in rows if row["modality"] == "CT"]
     total = len(rows)
     for number, row in enumerate(mr_rows, 1):
-        mr = prepare_mr_volume(catalog, row, settings)
+        progress("volumes", number, total)
+        try:
+            mr = prepare_mr_volume(catalog, row, settings)
+        except InputError as error:
+            left_out[row["series_id"]] = f"{error.rule} Found: {error.found}"
+            continue
         mr_number = _write(writer, row, splits, mr, own_grid=True)
         partner = _partner(row, ct_rows, settings)
         if partner is not None:
             ct = prepare_ct_volume(catalog, partner, settings, mr.grid)
             writer.link(mr_number, _write(writer, partner, splits, ct, own_grid=False))
-        progress("volumes", number, total)
     for number, row in enumerate(ct_rows, len(mr_rows) + 1):
         _write(writer, row, splits, prepare_ct_volume(catalog, row, settings), own_grid=True)
         progress("volumes", number, total)
+    if len(left_out) == len(mr_rows):
+        raise InputError(
+            "At least one MR must be usable.",
+            found="; ".join(sorted(set(left_out.values()))),
+            allowed="MR with contrast inside the body",
+            change="Check the scans, or leave them out.",
+        )
+    return left_out
 
 
 def _partner(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from pipeline.catalog import Catalog, read_catalog
 from pipeline.files import sha256_json
@@ -10,11 +10,26 @@ from pipeline.prepare.lesions import prepare_lesion_set
 from pipeline.prepare.mr_to_ct import prepare_volume_set
 from pipeline.prepare.subjects import split_subjects
 from pipeline.records import ProgressCallback, StageRecord, silent
-from pipeline.settings import PrepareSettings, RunSettings
+from pipeline.settings import PrepareLesionsSettings, PrepareMRToCTSettings, RunSettings, SplitSettings
 from pipeline.stage_runner import Stage, StageBody, StageContext, run_stage
 from pipeline.workspace import Workspace
 
 _MODULE = "pipeline.prepare.stage"
+
+
+class LesionsKey(BaseModel, frozen=True):
+    """What enters the key of the lesion set."""
+
+    split: SplitSettings
+    lesions: PrepareLesionsSettings
+    mr_percentiles: tuple[float, float]
+
+
+class MRToCTKey(BaseModel, frozen=True):
+    """What enters the key of the volume set."""
+
+    split: SplitSettings
+    mr_to_ct: PrepareMRToCTSettings
 
 
 def prepare_lesions(
@@ -30,7 +45,9 @@ def prepare_lesions(
     def body(context: StageContext) -> dict[str, JsonValue]:
         return prepare_lesion_set(opened, splits, settings.prepare, context.folder, context.progress)
 
-    return _run("prepare_lesions", body, workspace, settings.prepare, catalog, splits, progress)
+    prepare = settings.prepare
+    key = LesionsKey(split=prepare.split, lesions=prepare.lesions, mr_percentiles=prepare.mr_to_ct.mr_percentiles)
+    return _run("prepare_lesions", body, workspace, key, catalog, splits, progress)
 
 
 def prepare_mr_to_ct(
@@ -46,7 +63,8 @@ def prepare_mr_to_ct(
     def body(context: StageContext) -> dict[str, JsonValue]:
         return prepare_volume_set(opened, splits, settings.prepare.mr_to_ct, context.folder, context.progress)
 
-    return _run("prepare_mr_to_ct", body, workspace, settings.prepare, catalog, splits, progress)
+    key = MRToCTKey(split=settings.prepare.split, mr_to_ct=settings.prepare.mr_to_ct)
+    return _run("prepare_mr_to_ct", body, workspace, key, catalog, splits, progress)
 
 
 def _open(workspace: Workspace, settings: RunSettings, catalog: StageRecord) -> tuple[Catalog, dict[str, str]]:
@@ -58,7 +76,7 @@ def _run(
     name: str,
     body: StageBody,
     workspace: Workspace,
-    settings: PrepareSettings,
+    settings: BaseModel,
     catalog: StageRecord,
     splits: Mapping[str, str],
     progress: ProgressCallback,

@@ -19,7 +19,7 @@ _SUPERVISION: Mapping[str, str] = {
     "mixed": "mixed: the distance to a registered CT was part of the loss where a subject has one",
 }
 _DIALECTS: Mapping[str, str] = {
-    "synthrad2023": "SynthRAD2023: PSNR and SSIM on HU clipped to [−1024, 3000]",
+    "synthrad2023": "SynthRAD2023 range: PSNR and MS-SSIM on HU clipped to [−1024, 3000]",
     "synthrad2025-metrics": "SynthRAD2025 metrics: PSNR and MS-SSIM on HU clipped to [−1024, 3000]",
     "synthrad2025-container": "SynthRAD2025 container: PSNR and MS-SSIM on HU clipped to [−1024, 3071]",
 }

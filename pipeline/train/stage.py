@@ -1,11 +1,12 @@
 """The train stage: one training for each track."""
 
+import torch
 from pydantic import BaseModel, JsonValue
 
 from pipeline.device import choose_device, describe_device
 from pipeline.prepared_set import read_image_set, read_volume_set
 from pipeline.records import ProgressCallback, StageRecord, silent
-from pipeline.settings import DeviceChoice, RunSettings, TrainLesionsSettings, TrainMRToCTSettings
+from pipeline.settings import RunSettings, TrainLesionsSettings, TrainMRToCTSettings
 from pipeline.stage_runner import Stage, StageBody, StageContext, run_stage
 from pipeline.train.lesion_training import LesionTraining
 from pipeline.train.loop import train
@@ -19,7 +20,7 @@ class SeededLesionsSettings(BaseModel, frozen=True):
     """What enters the key of a lesion training."""
 
     seed: int
-    device: DeviceChoice
+    device: str
     lesions: TrainLesionsSettings
 
 
@@ -27,7 +28,7 @@ class SeededMRToCTSettings(BaseModel, frozen=True):
     """What enters the key of a translation training."""
 
     seed: int
-    device: DeviceChoice
+    device: str
     mr_to_ct: TrainMRToCTSettings
 
 
@@ -44,10 +45,12 @@ def train_lesions(
     Raises:
         TrainingError: a loss was not finite, or no checkpoint is intact.
     """
-    seeded = SeededLesionsSettings(seed=settings.seed, device=settings.device, lesions=settings.train.lesions)
+    seeded = SeededLesionsSettings(
+        seed=settings.seed, device=choose_device(settings.device).type, lesions=settings.train.lesions
+    )
 
     def body(context: StageContext) -> dict[str, JsonValue]:
-        device = choose_device(seeded.device)
+        device = torch.device(seeded.device)
         training = LesionTraining(read_image_set(context.inputs["prepared"]), seeded.lesions, seeded.seed, device)
         facts = train(training, seeded.lesions, context.folder, "lesion training images", context.progress)
         return facts | {"device": describe_device(device)}
@@ -69,10 +72,12 @@ def train_mr_to_ct(
         InputError: the training split lacks what the supervision needs.
         TrainingError: a loss was not finite, or no checkpoint is intact.
     """
-    seeded = SeededMRToCTSettings(seed=settings.seed, device=settings.device, mr_to_ct=settings.train.mr_to_ct)
+    seeded = SeededMRToCTSettings(
+        seed=settings.seed, device=choose_device(settings.device).type, mr_to_ct=settings.train.mr_to_ct
+    )
 
     def body(context: StageContext) -> dict[str, JsonValue]:
-        device = choose_device(seeded.device)
+        device = torch.device(seeded.device)
         training = MRToCTTraining(read_volume_set(context.inputs["prepared"]), seeded.mr_to_ct, seeded.seed, device)
         facts = train(training, seeded.mr_to_ct, context.folder, "MR-to-CT training images", context.progress)
         return facts | {"device": describe_device(device)}

@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from pipeline.body_mask import ct_body_mask, mr_body_mask, mr_noise_threshold
+from pipeline.body_mask import ct_body_mask, dilate_in_plane, mr_body_mask, mr_noise_threshold
 from pipeline.errors import InputError
 
 SIZE = 96
@@ -137,3 +138,14 @@ def test_mr_mask_holds_the_skull_of_registered_real_heads_where_otsu_loses_it() 
     # The rest is couch and head frame, saturated like bone, and one case scanned before and after surgery.
     assert np.median(kept) > 0.94
     assert np.median(kept_by_otsu) < 0.6
+
+
+@pytest.mark.parametrize("radius", [0, 1, 3, 2.5])
+def test_in_plane_dilation_equals_the_morphological_one_and_never_leaves_its_slice(radius):
+    mask = np.zeros((3, 21, 24), np.uint8)
+    mask[1, 8:11, 9:13] = 1
+    reach = int(radius)
+    disk = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1]) <= radius
+    expected = ndimage.binary_dilation(mask > 0, structure=disk[None])
+    assert np.array_equal(dilate_in_plane(mask, radius), expected)
+    assert not dilate_in_plane(mask, radius)[[0, 2]].any()

@@ -59,6 +59,39 @@ def test_override_beats_environment_beats_file_beats_default(tmp_path):
     assert (loaded.seed, loaded.train.lesions.width, loaded.train.lesions.images) == (3, 16, 5)
 
 
+def test_a_mapping_given_for_one_setting_replaces_the_earlier_one(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("generate: {lesions: {per_class: {cist: 4, mass: 2}, truncation: 0.5}}\n", encoding="utf-8")
+    override = "generate.lesions.per_class={cyst: 4}"
+    by_override = load(path, [override], {}).generate.lesions
+    assert (by_override.per_class, by_override.truncation) == ({"cyst": 4}, 0.5)
+    by_environment = load(path, [], {"SCANLOOM_GENERATE__LESIONS__PER_CLASS": "{cyst: 4}"}).generate.lesions
+    assert by_environment == by_override
+    assert load(path, ["generate.lesions={per_class: {cyst: 4}}"], {}).generate.lesions == by_override
+    assert load(path, ["generate.lesions.per_class=7", override], {}).generate.lesions == by_override
+
+
+def test_an_override_that_names_an_entry_keeps_the_other_entries():
+    overrides = ["generate.lesions.per_class={mass: 2}", "generate.lesions.per_class.cyst=4"]
+    assert load(None, overrides, {}).generate.lesions.per_class == {"mass": 2, "cyst": 4}
+
+
+def test_a_section_given_as_a_mapping_keeps_its_other_settings():
+    loaded = load(None, ["train.lesions.width=16", "train.lesions={images: 5}"], {}).train.lesions
+    assert (loaded.width, loaded.images) == (16, 5)
+
+
+def test_an_error_says_whether_overrides_took_part(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("seed: -1\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"in run\.yaml has"):
+        load(path, environment={})
+    with pytest.raises(SettingsError, match=r"in run\.yaml with overrides has"):
+        load(path, ["seed=-2"], {})
+    with pytest.raises(SettingsError, match=r"in run\.yaml with overrides\."):
+        load(path, [], {"SCANLOOM_TRAIN__LESIONS__IMAGS": "3"})
+
+
 def test_variables_that_are_no_settings_are_left_alone():
     assert load(None, environment={"SCANLOOM_TEST_DATA": "somewhere"}) == RunSettings()
 

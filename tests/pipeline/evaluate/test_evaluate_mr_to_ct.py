@@ -302,3 +302,28 @@ def test_the_same_evaluation_gives_the_same_bytes(case, tmp_path):
         assert record.facts["headlines"]["mae"] == 3
         assert record.facts["verdicts"] == {"against_lookup": "good"}
     assert contents[0] == contents[1]
+
+
+def test_training_subjects_are_listed_but_are_in_no_mean_headline_or_verdict(case):
+    add_training(case, 2)
+    ct, mask = anatomy(5)
+    case.add("seen", "train", ct, mask, pseudo_ct=ct)  # translated, and without error
+    for number in range(2):
+        ct, mask = anatomy(number)
+        case.add(f"s{number}", "test", ct, mask, pseudo_ct=np.where(mask > 0, ct + 50, ct))
+    results = case.evaluate()
+    rows = summary(results)
+    assert rows["pseudo_ct"]["cases"] == 2
+    assert {"seen", "s0", "s1"} == {row["subject_id"] for row in table(results, "mr_to_ct_cases").rows}
+    assert results.headlines[0].value == rows["pseudo_ct"]["mae"] > 20
+    assert "held-out" in results.headlines[0].text
+    assert any("Training subjects" in warning for warning in results.warnings)
+
+
+def test_figures_of_training_subjects_alone_are_never_called_held_out(case):
+    add_training(case, 2)
+    ct, mask = anatomy(5)
+    case.add("seen", "train", ct, mask, pseudo_ct=ct)
+    results = case.evaluate()
+    assert "training subjects" in results.headlines[0].text
+    assert any("show fit" in warning for warning in results.warnings)

@@ -306,3 +306,14 @@ def flip_first_axis(geometry):
     affine[:, 3] += affine[:, 0] * (geometry.shape[0] - 1)
     affine[:, 0] *= -1
     return affine
+
+
+def test_one_mr_without_contrast_is_left_out_by_name_and_the_others_go_on(maker, tmp_path):
+    add_mr(maker, "s0")
+    maker.volume("s1", "MR", np.full(SHAPE, 7), grid().affine)
+    add_ct(maker, "s0")
+    facts, volumes = prepared(maker, tmp_path)
+    assert facts["mr_volumes"] == 1
+    assert len(facts["left_out"]) == 1
+    assert next(iter(facts["left_out"])) not in volumes.table["series_id"].to_list()
+    assert volumes.facts["left_out"] == facts["left_out"]
