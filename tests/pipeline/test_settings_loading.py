@@ -88,8 +88,8 @@ def test_an_error_says_whether_overrides_took_part(tmp_path):
         load(path, environment={})
     with pytest.raises(SettingsError, match=r"in run\.yaml with overrides has"):
         load(path, ["seed=-2"], {})
-    with pytest.raises(SettingsError, match=r"in run\.yaml with overrides\."):
-        load(path, [], {"SCANLOOM_TRAIN__LESIONS__IMAGS": "3"})
+    with pytest.raises(SettingsError, match="in the defaults with overrides"):
+        load(None, [], {"SCANLOOM_TRAIN__LESIONS__IMAGS": "3"})
 
 
 def test_variables_that_are_no_settings_are_left_alone():
