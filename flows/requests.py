@@ -1,16 +1,18 @@
 """From the options of a command to an opened workspace and validated settings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import InputError, ResourceError, SettingsError, WorkspaceError
 from pipeline.files import write_text
 from pipeline.settings import RunSettings
 from pipeline.settings_loading import find_preset, load, to_yaml
 from pipeline.workspace import Workspace
 
 LAST_SETTINGS = "settings.yaml"
-"""Settings last used in a workspace; commands without --config go on with them."""
+"""Settings last accepted in a workspace; commands without --config go on with them."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,23 @@ def load_settings(options: Options) -> tuple[RunSettings, str]:
     return load(None, overrides), "defaults"
 
 
-def open_workspace(options: Options, settings: RunSettings, identity_key: bytes | None = None) -> Workspace:
-    """Open or make the workspace and remember the settings in it.
+@contextmanager
+def remembered(workspace: Workspace, settings: RunSettings) -> Iterator[None]:
+    """Remember the settings in the workspace after the block, unless they or the data were refused in it.
 
-    Raises:
-        WorkspaceError: it cannot be written.
+    A typo must not come back with the next command; a run that was stopped, or failed for another reason, goes on with
+    its settings. The workspace should be locked.
     """
-    workspace = Workspace.open(options.workspace, identity_key)
+    try:
+        yield
+    except (SettingsError, InputError, ResourceError, WorkspaceError):
+        raise
+    except BaseException:
+        with suppress(OSError):  # what ended the block is what the user must hear of
+            _remember(workspace, settings)
+        raise
+    _remember(workspace, settings)
+
+
+def _remember(workspace: Workspace, settings: RunSettings) -> None:
     write_text(workspace.root / LAST_SETTINGS, to_yaml(settings))
-    return workspace

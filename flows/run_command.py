@@ -13,7 +13,7 @@ from flows.failures import OrchestrationError, Terminated
 from flows.live_run import LiveRun, enrolled
 from flows.prefect_environment import settle
 from flows.progress import display_for
-from flows.requests import Options, load_settings, open_workspace
+from flows.requests import Options, load_settings, remembered
 from flows.summary import print_preflight, print_summary
 from pipeline.preflight import check_input, estimate, require, survey
 from pipeline.records import StageRecord
@@ -41,8 +41,8 @@ def run_all(
     began = time.monotonic()
     settings, _ = load_settings(options)
     check_input(input_folder, options.workspace)
-    workspace = open_workspace(options, settings, identity_key)
-    with workspace.locked():
+    workspace = Workspace.open(options.workspace, identity_key)
+    with workspace.locked(), remembered(workspace, settings):
         server = _start_server(workspace, console, debug=options.debug)
         preflight = estimate(settings, survey(input_folder), workspace.root)
         print_preflight(console, preflight)

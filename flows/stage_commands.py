@@ -9,10 +9,11 @@ from rich.console import Console
 from flows.chain import STEPS, Call
 from flows.live_run import LiveRun
 from flows.progress import display_for
-from flows.requests import Options, load_settings, open_workspace
+from flows.requests import Options, load_settings, remembered
 from flows.summary import print_summary
 from pipeline.preflight import check_input
 from pipeline.records import StageRecord
+from pipeline.workspace import Workspace
 
 
 def run_steps(
@@ -39,11 +40,11 @@ def run_steps(
     settings, origin = load_settings(options)
     if input_folder is not None:
         check_input(input_folder, options.workspace)
-    workspace = open_workspace(options, settings)
+    workspace = Workspace.open(options.workspace)
     console.print(f"settings: {origin}; workspace: {workspace.root}", style="dim", markup=False, highlight=False)
     names = targets if isinstance(targets, tuple) else tuple(targets[track] for track in settings.tracks)
     display = display_for(console)
-    with workspace.locked():
+    with workspace.locked(), remembered(workspace, settings):
         run = LiveRun(Call(workspace, settings, input_folder, fresh=fresh), display)
         order = run.chain.path_to(names)
         try:

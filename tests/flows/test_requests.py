@@ -1,0 +1,55 @@
+"""What a workspace remembers of the settings, and when."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.requests import LAST_SETTINGS, Options, load_settings, remembered
+from pipeline.errors import InputError, ResourceError, ScanloomError, SettingsError, TrainingError, WorkspaceError
+from pipeline.settings import RunSettings
+from pipeline.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "work")
+
+
+def _seed(workspace: Workspace) -> tuple[int, str]:
+    settings, origin = load_settings(Options(workspace.root))
+    return settings.seed, origin
+
+
+def _refusal(kind: type[ScanloomError]) -> ScanloomError:
+    return kind("rule", found="f", allowed="a", change="c")
+
+
+def test_settings_are_remembered_once_the_command_is_through(workspace: Workspace) -> None:
+    with remembered(workspace, RunSettings(seed=11)):
+        assert not (workspace.root / LAST_SETTINGS).exists()
+    assert _seed(workspace) == (11, "last used in this workspace")
+
+
+@pytest.mark.parametrize("kind", [SettingsError, InputError, ResourceError, WorkspaceError])
+def test_refused_settings_leave_the_earlier_ones(workspace: Workspace, kind: type[ScanloomError]) -> None:
+    with remembered(workspace, RunSettings(seed=11)):
+        pass
+    with pytest.raises(kind), remembered(workspace, RunSettings(seed=12)):
+        raise _refusal(kind)
+    assert _seed(workspace)[0] == 11
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt(), LookupError("fault"), _refusal(TrainingError)])
+def test_a_stopped_command_goes_on_with_its_settings(workspace: Workspace, ending: BaseException) -> None:
+    with pytest.raises(type(ending)), remembered(workspace, RunSettings(seed=12)):
+        raise ending
+    assert _seed(workspace)[0] == 12
+
+
+def test_a_corrected_recipe_does_not_bring_the_typo_back(workspace: Workspace) -> None:
+    typo, corrected = "generate.lesions.per_class={cist: 4}", "generate.lesions.per_class={cyst: 4}"
+    settings, _ = load_settings(Options(workspace.root, overrides=(typo,)))
+    with remembered(workspace, settings):
+        pass
+    settings, _ = load_settings(Options(workspace.root, overrides=(corrected,)))
+    assert settings.generate.lesions.per_class == {"cyst": 4}
