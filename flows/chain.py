@@ -10,6 +10,7 @@ found, not made again, so that asking for a late step costs moments once the ear
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from pipeline.errors import InputError
 from pipeline.records import ProgressCallback, StageRecord, silent
@@ -78,9 +79,13 @@ def _prepare_mr_to_ct(call: Call, records: Records) -> StageRecord:
 
 
 def _train_lesions(call: Call, records: Records) -> StageRecord:
+    from pipeline.generate.cohort import resolve_recipe
     from pipeline.train.stage import train_lesions
 
     prepared = records["prepare_lesions"]
+    # A typo in the recipe must come to light before hours of training, not after them.
+    classes = cast("list[str]", prepared.facts["classes"])
+    resolve_recipe(call.settings.generate.lesions.per_class, classes)
     return train_lesions(call.workspace, call.settings, prepared, progress=call.progress, fresh=call.fresh)
 
 

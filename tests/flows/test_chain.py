@@ -87,6 +87,32 @@ def test_a_step_is_handed_the_records_it_needs_and_the_report_all(
     assert handed == {name: set(step.needs) for name, step in STEPS.items() if name != "report"}
 
 
+def test_a_recipe_with_an_unknown_class_is_refused_before_training(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+
+    def train(*arguments: object, **named: object) -> StageRecord:
+        trained.append(arguments)
+        return StageRecord(stage="train_lesions", key="k", folder="t", content_sha256="c", facts={})
+
+    monkeypatch.setattr("pipeline.train.stage.train_lesions", train)
+    prepared = StageRecord(
+        stage="prepare_lesions", key="k", folder="p", content_sha256="c", facts={"classes": ["cyst", "mass"]}
+    )
+
+    def take(recipe: dict[str, int]) -> StageRecord:
+        settings = RunSettings.model_validate({"generate": {"lesions": {"per_class": recipe}}})
+        return Chain(Call(workspace, settings), {"prepare_lesions": prepared}).take("train_lesions")
+
+    with pytest.raises(InputError, match="cist") as caught:
+        take({"cist": 4})
+    assert caught.value.allowed == "cyst, mass"
+    assert not trained
+    take({"cyst": 4})
+    assert len(trained) == 1
+
+
 def test_newest_catalog_is_the_one_used_last(workspace: Workspace) -> None:
     first = _catalog(workspace, "first")
     _catalog(workspace, "second")
