@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.failures import reported
+from flows.words import DEFAULT_WORKSPACE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +63,6 @@ _ResumeOption = Annotated[
     bool,
     typer.Option("--resume/--fresh", help="Go on from the last checkpoint of a stopped training, or start it over."),
 ]
-_DEFAULT_WORKSPACE = Path("workspace")
 
 
 @app.command(epilog="Example:  scanloom demo --workspace demo-workspace")
@@ -92,7 +92,7 @@ def demo(
 def run(
     config: Annotated[str, typer.Argument(help="Preset name or YAML file; see `scanloom settings presets`.")],
     input_folder: _NeededInputOption,
-    workspace: _WorkspaceOption = _DEFAULT_WORKSPACE,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
     overrides: _SetOption = None,
     device: _DeviceOption = None,
     resume: _ResumeOption = True,
@@ -109,7 +109,7 @@ def run(
 @app.command(epilog="Example:  scanloom ingest --input ~/scans --workspace ~/work")
 def ingest(
     input_folder: _NeededInputOption,
-    workspace: _WorkspaceOption = _DEFAULT_WORKSPACE,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
     config: _ConfigOption = None,
     overrides: _SetOption = None,
     debug: _DebugOption = False,
@@ -120,7 +120,7 @@ def ingest(
 
 @app.command(epilog="Example:  scanloom prepare --workspace ~/work --config lesions")
 def prepare(
-    workspace: _WorkspaceOption = _DEFAULT_WORKSPACE,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
     config: _ConfigOption = None,
     input_folder: _InputOption = None,
     overrides: _SetOption = None,
@@ -133,7 +133,7 @@ def prepare(
 
 @train_app.command("lesions", epilog="Example:  scanloom train lesions --set train.lesions.images=50000")
 def train_lesions(
-    workspace: _WorkspaceOption = _DEFAULT_WORKSPACE,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
     config: _ConfigOption = None,
     input_folder: _InputOption = None,
     overrides: _SetOption = None,
@@ -148,7 +148,7 @@ def train_lesions(
 
 @train_app.command("mr-to-ct", epilog="Example:  scanloom train mr-to-ct --config mr_to_ct_paired")
 def train_mr_to_ct(
-    workspace: _WorkspaceOption = _DEFAULT_WORKSPACE,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
     config: _ConfigOption = None,
     input_folder: _InputOption = None,
     overrides: _SetOption = None,
@@ -163,7 +163,7 @@ def train_mr_to_ct(
 
 @app.command(epilog="Example:  scanloom synthesize --set generate.lesions.per_class=500")
 def synthesize(
-    workspace: _WorkspaceOption = _DEFAULT_WORKSPACE,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
     config: _ConfigOption = None,
     input_folder: _InputOption = None,
     overrides: _SetOption = None,
@@ -176,7 +176,7 @@ def synthesize(
 
 @app.command(epilog="Example:  scanloom translate --set generate.mr_to_ct.splits=[validation,test]")
 def translate(
-    workspace: _WorkspaceOption = _DEFAULT_WORKSPACE,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
     config: _ConfigOption = None,
     input_folder: _InputOption = None,
     overrides: _SetOption = None,
@@ -189,7 +189,7 @@ def translate(
 
 @app.command(epilog="Example:  scanloom evaluate --workspace ~/work")
 def evaluate(
-    workspace: _WorkspaceOption = _DEFAULT_WORKSPACE,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
     config: _ConfigOption = None,
     input_folder: _InputOption = None,
     overrides: _SetOption = None,
@@ -203,7 +203,7 @@ def evaluate(
 
 @app.command(epilog="Example:  scanloom export --workspace ~/work")
 def export(
-    workspace: _WorkspaceOption = _DEFAULT_WORKSPACE,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
     config: _ConfigOption = None,
     input_folder: _InputOption = None,
     overrides: _SetOption = None,
@@ -216,7 +216,7 @@ def export(
 
 @app.command(epilog="Example:  scanloom report --workspace ~/work")
 def report(
-    workspace: _WorkspaceOption = _DEFAULT_WORKSPACE,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
     config: _ConfigOption = None,
     input_folder: _InputOption = None,
     overrides: _SetOption = None,
@@ -228,7 +228,7 @@ def report(
 
 
 @app.command()
-def info(workspace: _WorkspaceOption = _DEFAULT_WORKSPACE, debug: _DebugOption = False) -> None:
+def info(workspace: _WorkspaceOption = DEFAULT_WORKSPACE, debug: _DebugOption = False) -> None:
     """Show versions, the device, presets, and what the workspace holds."""
     with reported(debug):
         from flows.information import print_info
@@ -237,7 +237,7 @@ def info(workspace: _WorkspaceOption = _DEFAULT_WORKSPACE, debug: _DebugOption =
 
 
 @quarantine_app.command("list", epilog="Example:  scanloom quarantine list --workspace ~/work")
-def quarantine_list(workspace: _WorkspaceOption = _DEFAULT_WORKSPACE, debug: _DebugOption = False) -> None:
+def quarantine_list(workspace: _WorkspaceOption = DEFAULT_WORKSPACE, debug: _DebugOption = False) -> None:
     """List what the last ingest set aside."""
     with reported(debug):
         from flows.information import print_quarantine
@@ -248,7 +248,7 @@ def quarantine_list(workspace: _WorkspaceOption = _DEFAULT_WORKSPACE, debug: _De
 @quarantine_app.command("show", epilog="Example:  scanloom quarantine show 3fa9 --workspace ~/work")
 def quarantine_show(
     path_hash: Annotated[str, typer.Argument(metavar="ID", help="An id from the list, or its beginning.")],
-    workspace: _WorkspaceOption = _DEFAULT_WORKSPACE,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
     debug: _DebugOption = False,
 ) -> None:
     """Show one refusal in full: what was found, what to do about it."""
@@ -260,7 +260,7 @@ def quarantine_show(
 
 @settings_app.command("show", epilog="Example:  scanloom settings show --config demo --set seed=1 > my.yaml")
 def settings_show(
-    workspace: _WorkspaceOption = _DEFAULT_WORKSPACE,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
     config: _ConfigOption = None,
     overrides: _SetOption = None,
     debug: _DebugOption = False,

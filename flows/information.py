@@ -4,6 +4,7 @@ import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from flows.chain import newest_catalog
 from flows.progress import duration
+from flows.words import workspace_option
 from pipeline.errors import InputError, WorkspaceError
 from pipeline.ledger import Ledger
 from pipeline.workspace import Workspace
@@ -51,7 +53,8 @@ def print_quarantine(console: Console, workspace: Path) -> None:
     for row in rows:
         table.add_row(str(row["path_hash"]), str(row["reason"]), str(row["files"]), str(row["found"]))
     console.print(table)
-    console.print("More on one of them: scanloom quarantine show ID", style="dim")
+    hint = f"More on one of them: scanloom quarantine show ID{workspace_option(workspace)}"
+    console.print(hint, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_quarantined(console: Console, workspace: Path, path_hash: str) -> None:
@@ -67,7 +70,7 @@ def print_quarantined(console: Console, workspace: Path, path_hash: str) -> None
             "The id must name one row of the quarantine.",
             found=f"{path_hash}: {len(found)} rows",
             allowed=", ".join(str(row["path_hash"]) for row in rows) or "none: the quarantine is empty",
-            change="Copy an id from `scanloom quarantine list`.",
+            change=f"Copy an id from `scanloom quarantine list{workspace_option(workspace)}`.",
         )
     for key in ("path_hash", "reason", "files", "found", "advice"):
         console.print(f"{key:10} {found[0][key]}", markup=False, highlight=False, soft_wrap=True)
@@ -109,10 +112,27 @@ def existing_workspace(folder: Path) -> Workspace:
 
 
 def _quarantine_rows(folder: Path) -> list[dict[str, Any]]:
+    """Rows of the last ingest: of its catalog, or, where it refused everything and left none, those kept in logs/."""
     from pipeline.catalog import read_catalog
 
     workspace = existing_workspace(folder)
+    for row in reversed(Ledger(workspace.ledger_path).rows("ingest")):
+        kept = workspace.root / "logs" / f"quarantine-{row.key[:16]}.parquet"
+        if row.state == "failed" and kept.is_file():
+            return _kept_rows(kept)
+        if row.state in {"completed", "cached"}:
+            break
     return read_catalog(newest_catalog(workspace).path(workspace.root)).quarantine.to_dicts()
+
+
+def _kept_rows(kept: Path) -> list[dict[str, Any]]:
+    """Quarantine rows of an ingest without a catalog, read as a catalog that has this one table in every place."""
+    from pipeline.catalog import read_catalog
+
+    with TemporaryDirectory() as folder:
+        for table in ("series", "lesions", "quarantine"):
+            (Path(folder) / f"{table}.parquet").symlink_to(kept)
+        return read_catalog(Path(folder)).quarantine.to_dicts()
 
 
 def _print_ledger(console: Console, folder: Path) -> None:

@@ -93,10 +93,11 @@ def _without_server(run: LiveRun, error: Exception, console: Console, *, embedde
         )
         return
     server = "the embedded Prefect server" if embedded else "the Prefect server named by PREFECT_API_URL"
+    check = "" if embedded else "Check PREFECT_API_URL, or unset it to use the embedded server. "
     raise OrchestrationError(
         "A run needs a Prefect server, embedded or given.",
         found=f"{type(error).__name__} while {'talking to' if run.began else 'starting or reaching'} {server}",
         allowed="a server that answers; the embedded one needs a free local port and a writable workspace",
-        change="Run again: finished steps are kept. Or take the steps one by one without Prefect: `scanloom report`"
-        " runs all of them. --debug shows what Prefect said.",
+        change=f"{check}Run again: finished steps are kept. Or take all steps without Prefect: `scanloom report"
+        " --input DIR`. --debug shows what Prefect said.",
     ) from error

@@ -11,6 +11,7 @@ from flows.live_run import LiveRun
 from flows.progress import display_for
 from flows.requests import Options, load_settings, remembered
 from flows.summary import print_summary
+from flows.words import sentence_case
 from pipeline.preflight import check_input
 from pipeline.records import StageRecord
 from pipeline.workspace import Workspace
@@ -62,13 +63,15 @@ def _print_facts(console: Console, name: str, record: StageRecord) -> None:
     """Show what a step's record is worth knowing, for steps that the summary has no figures for."""
     if name == "report" or not record.facts:
         return
-    console.print(f"\n{STEPS[name].title.capitalize()}", style="bold")
+    console.print(f"\n{sentence_case(STEPS[name].title)}", style="bold")
     for key, value in sorted(record.facts.items()):
         if value is not None:
             console.print(f"  {key:20} {_short(value)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _short(value: object) -> str:
+    if isinstance(value, Mapping | list | tuple) and not value:
+        return "none"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {_short(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):

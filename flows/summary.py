@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.progress import duration
+from flows.words import counted, workspace_option
 from pipeline.preflight import Preflight
 from pipeline.records import StageRecord
 from pipeline.results import RESULTS_FILE, Results, read_results
@@ -58,7 +59,9 @@ def print_summary(console: Console, workspace: Workspace, records: Mapping[str, 
     _print_outputs(console, workspace, records)
     _print_quarantine(console, workspace, records)
     cached = sum(record.cached for record in records.values())
-    console.print(f"\n{len(records)} steps, {cached} of them found done, in {duration(seconds)}.", highlight=False)
+    console.print(
+        f"\n{counted(len(records), 'step')}, {cached} of them found done, in {duration(seconds)}.", highlight=False
+    )
     if results_of(workspace, records):
         console.print("For research; not for clinical use.", style="dim")
 
@@ -105,9 +108,10 @@ def _print_outputs(console: Console, workspace: Workspace, records: Mapping[str,
 def _print_quarantine(console: Console, workspace: Workspace, records: Mapping[str, StageRecord]) -> None:
     catalog = records.get("ingest")
     count = catalog.facts.get("quarantined", 0) if catalog else 0
-    if count:
+    if isinstance(count, int) and count:
         console.print(
-            f"\n{count} inputs were set aside; see why: scanloom quarantine list --workspace {workspace.root}",
+            f"\n{counted(count, 'input')} {'was' if count == 1 else 'were'} set aside; see why:"
+            f" scanloom quarantine list{workspace_option(workspace.root)}",
             style="yellow",
             markup=False,
             highlight=False,

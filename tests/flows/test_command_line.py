@@ -162,7 +162,7 @@ def test_truncated_dicom_costs_one_series_and_is_listed(
     work = ("--workspace", tmp_path / "work")
     ingested = invoke("ingest", "--input", tmp_path / "scans", *work)
     assert ingested.exit_code == 0, ingested.output
-    assert "1 inputs were set aside" in ingested.stdout
+    assert "1 input was set aside" in ingested.stdout
     listed = invoke("quarantine", "list", *work)
     assert "TRUNCATED" in listed.stdout
     identifier = re.search(r"\b[0-9a-f]{16}\b", listed.stdout)
@@ -173,6 +173,35 @@ def test_truncated_dicom_costs_one_series_and_is_listed(
     assert patient not in ingested.output + listed.output + shown.output
     assert victim.name not in ingested.output + listed.output + shown.output
     _refused(invoke("quarantine", "show", "zzzz", *work), 3, "0 rows")
+
+
+def test_quarantine_of_an_ingest_that_refused_everything(
+    invoke: Callable[..., Result], cohort: Path, tmp_path: Path
+) -> None:
+    folder = min(path.parent for path in cohort.rglob("*") if _is_dicom(path))
+    (tmp_path / "scans").mkdir()
+    for source in sorted(folder.iterdir())[:2]:
+        (tmp_path / "scans" / source.name).write_bytes(source.read_bytes())
+    work = ("--workspace", tmp_path / "my work")
+    refused = invoke("ingest", "--input", tmp_path / "scans", "--config", "smoke", *work)
+    _refused(refused, 3, "everything was quarantined", "scanloom quarantine list")
+    assert not (tmp_path / "my work" / "settings.yaml").exists()
+    listed = invoke("quarantine", "list", *work)
+    assert listed.exit_code == 0, listed.output
+    assert "TOO_FEW_SLICES" in listed.stdout
+    assert f"scanloom quarantine show ID --workspace '{tmp_path}/my work'" in listed.stdout
+    identifier = re.search(r"\b[0-9a-f]{16}\b", listed.stdout)
+    assert identifier is not None
+    assert "TOO_FEW_SLICES" in invoke("quarantine", "show", identifier.group(), *work).stdout
+    (tmp_path / "whole").mkdir()
+    for source in folder.iterdir():
+        (tmp_path / "whole" / source.name).write_bytes(source.read_bytes())
+    ingested = invoke("ingest", "--input", tmp_path / "whole", "--config", "smoke", *work)
+    assert re.search(r"quarantine_reasons +none", ingested.stdout), ingested.output
+    assert "1 step, 0 of them found done" in ingested.stdout
+    assert "Nothing is in quarantine." in invoke("quarantine", "list", *work).stdout
+    assert invoke("ingest", "--input", tmp_path / "scans", "--config", "smoke", *work).exit_code == 3
+    assert "TOO_FEW_SLICES" in invoke("quarantine", "list", *work).stdout
 
 
 def test_unexpected_error_shows_its_type_only(
