@@ -21,7 +21,6 @@ _EPILOG = (
     "First steps:  scanloom demo  ·  scanloom run lesions --input DIR --workspace DIR  ·  scanloom settings presets"
 )
 app = typer.Typer(
-    help="Medical scans in; balanced, checked training sets and pseudo-CT out. For research, not for clinical use.",
     epilog=_EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -63,6 +62,23 @@ _ResumeOption = Annotated[
     bool,
     typer.Option("--resume/--fresh", help="Go on from the last checkpoint of a stopped training, or start it over."),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"scanloom {version('scanloom')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Medical scans in; balanced, checked training sets and pseudo-CT out. For research, not for clinical use."""
 
 
 @app.command(epilog="Example:  scanloom demo --workspace demo-workspace")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,7 @@ def test_run_that_cannot_fit_is_refused(invoke: Callable[..., Result], scans: Pa
     result = invoke("run", "smoke", "--input", scans, "--workspace", tmp_path / "work", *options)
     assert result.exit_code == 5, result.output
     assert all(fact in result.stderr for fact in FACTS)
+    assert not (tmp_path / "work" / "settings.yaml").exists()
 
 
 def test_one_class_only(invoke: Callable[..., Result], tmp_path: Path) -> None:
@@ -237,6 +239,12 @@ def test_settings_show_is_a_settings_file(invoke: Callable[..., Result], tmp_pat
     again = invoke("settings", "show", "--workspace", tmp_path, "--config", tmp_path / "mine.yaml")
     assert again.stdout == shown.stdout
     assert "seed: 11" in shown.stdout
+
+
+def test_version_is_that_of_the_package(invoke: Callable[..., Result]) -> None:
+    shown = invoke("--version")
+    assert shown.exit_code == 0
+    assert shown.stdout == f"scanloom {version('scanloom')}\n"
 
 
 def test_every_preset_is_listed_with_a_sentence(invoke: Callable[..., Result]) -> None:
