@@ -136,6 +136,9 @@ def _warnings(study: Study, utility: Utility, gate: Gate) -> tuple[str, ...]:
     small = [name for index, name in enumerate(study.class_names) if int((study.test.classes == index).sum()) < 30]
     if small:
         found.append(f"Fewer than 30 test images of: {', '.join(small)}. Read their figures with care.")
+    subjects = len(set(study.test.subjects))
+    if subjects < 10:
+        found.append(f"Only {subjects} test subjects: intervals over subjects are wide and optimistic.")
     if gate.search is not None and gate.search.held_out < 300:
         found.append(f"The memorization threshold rests on {gate.search.held_out} held-out images; 300 are advised.")
     found += [
