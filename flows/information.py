@@ -4,7 +4,6 @@ import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -113,26 +112,16 @@ def existing_workspace(folder: Path) -> Workspace:
 
 def _quarantine_rows(folder: Path) -> list[dict[str, Any]]:
     """Rows of the last ingest: of its catalog, or, where it refused everything and left none, those kept in logs/."""
-    from pipeline.catalog import read_catalog
+    from pipeline.catalog import read_quarantine
 
     workspace = existing_workspace(folder)
     for row in reversed(Ledger(workspace.ledger_path).rows("ingest")):
         kept = workspace.root / "logs" / f"quarantine-{row.key[:16]}.parquet"
         if row.state == "failed" and kept.is_file():
-            return _kept_rows(kept)
+            return read_quarantine(kept)
         if row.state in {"completed", "cached"}:
             break
-    return read_catalog(newest_catalog(workspace).path(workspace.root)).quarantine.to_dicts()
-
-
-def _kept_rows(kept: Path) -> list[dict[str, Any]]:
-    """Quarantine rows of an ingest without a catalog, read as a catalog that has this one table in every place."""
-    from pipeline.catalog import read_catalog
-
-    with TemporaryDirectory() as folder:
-        for table in ("series", "lesions", "quarantine"):
-            (Path(folder) / f"{table}.parquet").symlink_to(kept)
-        return read_catalog(Path(folder)).quarantine.to_dicts()
+    return read_quarantine(newest_catalog(workspace).path(workspace.root) / "quarantine.parquet")
 
 
 def _print_ledger(console: Console, folder: Path) -> None:

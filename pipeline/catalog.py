@@ -126,6 +126,11 @@ def read_catalog(folder: Path) -> Catalog:
     return Catalog(folder, **{name: pl.read_parquet(folder / f"{name}.parquet") for name in _TABLES})
 
 
+def read_quarantine(path: Path) -> list[dict[str, Any]]:
+    """Rows of one quarantine table, `QUARANTINE_SCHEMA`; an ingest that refused everything leaves nothing else."""
+    return pl.read_parquet(path).to_dicts()
+
+
 def _read_volume(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
     image = nib.load(path)
     return np.asanyarray(image.dataobj), np.asarray(image.affine, dtype=np.float64)
