@@ -13,6 +13,8 @@ from pathlib import Path
 from pipeline.errors import QuarantineError
 from pipeline.ingest.found import Found, FoundVolume, Ignored, Layout, Reading
 from pipeline.ingest.isolated import parse_each
+from pipeline.ingest.layouts import synthrad
+from pipeline.ingest.layouts.nifti_cases import NIFTI_SUFFIXES, unusable
 from pipeline.ingest.layouts.scan_lesions import VolumePlaces, lesions
 from pipeline.ingest.lesion_table import TABLE_NAME, LesionRow, read_lesion_table
 from pipeline.ingest.scan_parsers import Paths, read_keys, read_nifti_files, read_series
@@ -20,7 +22,6 @@ from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree, looks_d
 from pipeline.safe_parse import Outcome, parse_all
 from pipeline.scan_io import Scan, SeriesKey
 
-NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 _NOTES = frozenset({"readme", "license", "licence", "changes", "copying", "notice", "makefile", "version"})
 _BIDS_SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[_/.])")
@@ -28,8 +29,9 @@ _BIDS_ENDING = re.compile(r"_(T1w|T2w|PDw|T2starw|FLAIR|inplaneT1|inplaneT2|T1ma
 
 
 def recognize(tree: SourceTree) -> str | None:
-    """See `Layout.recognize`."""
-    nifti = sum(file.suffix in NIFTI_SUFFIXES for file in tree.files)
+    """See `Layout.recognize`; files that a more special layout knows are left to it."""
+    claimed = synthrad.claims(tree)
+    nifti = sum(file.suffix in NIFTI_SUFFIXES and file.name not in claimed for file in tree.files)
     dicom = sum(looks_dicom(file) for file in tree.files if _may_be_dicom(file))
     if nifti + dicom == 0:
         return None
@@ -64,7 +66,7 @@ def _volumes(
         task_names = tuple(names[path] for path in outcome.task)
         done += len(task_names)
         reading.progress("files read", min(done, total), total)
-        refusal = outcome.refusal or _unusable(outcome.result, reading.settings.min_slices)
+        refusal = outcome.refusal or unusable(outcome.result, reading.settings.min_slices)
         if refusal is not None or outcome.result is None:
             places.refuse(task_names)
             yield Refusal(task_names, refusal or QuarantineError("UNREADABLE", "no result", "Copy it again."))
@@ -135,23 +137,6 @@ def _nifti_subject(name: str, patient_id: str | None) -> tuple[str, str]:
         return patient_id, "patient_id"
     stem = re.sub(r"\.nii(\.gz)?$", "", name.rpartition("/")[2], flags=re.IGNORECASE)
     return _BIDS_ENDING.sub("", stem), "file"
-
-
-def _unusable(scan: Scan | None, min_slices: int) -> QuarantineError | None:
-    """Why a volume that was read is of no use, or None."""
-    if scan is None:
-        return None
-    if scan.modality is None:
-        advice = 'Name the file as BIDS does (_T1w, _T2w, _ct ...) or put "Modality" into a JSON beside it.'
-        return QuarantineError("UNKNOWN_MODALITY", "a volume that does not tell whether it is MR or CT", advice)
-    if (scan.facts.burned_in_annotation or "").upper() == "YES":
-        advice = "Remove the text from the pixels, then set BurnedInAnnotation to NO."
-        return QuarantineError("BURNED_IN_TEXT", "BurnedInAnnotation is YES", advice)
-    if min(scan.voxels.shape) < min_slices:
-        found = f"a volume of {' x '.join(str(size) for size in scan.voxels.shape)} voxels"
-        advice = f"At least {min_slices} slices are needed; lower ingest.min_slices to keep thinner volumes."
-        return QuarantineError("TOO_FEW_SLICES", found, advice)
-    return None
 
 
 def _strays(tree: SourceTree, known: set[str]) -> list[SourceFile]:

@@ -13,6 +13,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from pipeline.scan_io import write_nifti
+
 TOKENS = [f"QZTOKEN{number:02d}" for number in range(30)]
 
 
@@ -119,3 +121,37 @@ def test_the_search_itself_finds_every_planted_token(inputs):
     _planted_refusals(inputs)
     names = b"\0".join(str(path).encode() for path in inputs.root.rglob("*"))
     assert _found([*_contents(inputs.root, inputs.root / "none"), names], TOKENS) == TOKENS
+
+
+def _planted_volume(inputs, name):
+    path = inputs.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_nifti(path, np.abs(inputs.voxels(len(name))), inputs.affine, np.int16)
+    image = nib.load(path)
+    image.header["descrip"], image.header["aux_file"] = b"QZTOKEN00", b"QZTOKEN01"
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), path)
+
+
+def _planted_synthrad(inputs):
+    for name in ("mr.nii.gz", "ct.nii.gz", "mask.nii.gz"):
+        _planted_volume(inputs, f"QZTOKEN02/QZTOKEN03/{name}")
+    inputs.text("QZTOKEN02/QZTOKEN03/ct.json", json.dumps({"PatientID": "QZTOKEN04", "Modality": "CT"}))
+    _planted_volume(inputs, "QZTOKEN02/QZTOKEN05.nii.gz")
+    inputs.text("QZTOKEN02/QZTOKEN06/mr.mha", "QZTOKEN07")
+
+
+PLANTED_SETS = {"synthrad": (_planted_synthrad, 2, ["NO_CASE", "UNSUPPORTED_FORMAT"])}
+"""Layout → how identities are planted, series that are accepted, reasons of what is not."""
+
+
+@pytest.mark.parametrize("layout", PLANTED_SETS)
+def test_identities_planted_in_a_set_stay_in_the_identity_folder(inputs, run_ingest, caplog, capfd, layout):
+    plant, series, reasons = PLANTED_SETS[layout]
+    plant(inputs)
+    result = run_ingest(layout=layout)
+    captured = capfd.readouterr()
+    assert (result.record.facts["series"], result.reasons()) == (series, reasons)
+    printed = (captured.out + captured.err + caplog.text).encode()
+    root = result.workspace.root
+    assert _found([*_contents(root, result.workspace.identity), printed], TOKENS) == []
+    assert {"QZTOKEN02", "QZTOKEN03"} <= set(_found(_contents(result.workspace.identity, root / "none"), TOKENS))

@@ -24,6 +24,8 @@ def _fill(root, names):
         (["Training/a/1.png", "Testing/a/2.png", "valid/b/3.png"], "class_folders", "split test / train / validation"),
         (["MR/1.png", "CT/1.png"], "class_folders", "2 images in 2 class folders"),
         (IMAGES["slice_pairs"], "slice_pairs", "1 images in MR/ and 1 in CT/, 1 of equal name"),
+        (["a/mr.nii.gz", "a/ct.nii.gz", "b/ct.nii.gz"], "synthrad", "1 folders with mr and ct, 1 with one of them"),
+        (["a/mr.nii.gz", "b/ct.nii.gz"], "scans", "0 DICOM files by content, 2 NIfTI files"),
         (["set.npz", "README.md"], "medmnist_npz", "1 .npz file"),
         (
             ["x/y/scan.dcm-by-content", "a_T1w.nii.gz", "lesions.csv"],

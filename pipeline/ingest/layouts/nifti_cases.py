@@ -1,0 +1,78 @@
+"""NIfTI files whose layout tells what they are: MR or CT, and of which case.
+
+For layouts where the place of a file, not its name or a JSON beside it, decides. A JSON beside a file may still say
+more about it, but not that it is of another modality.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.errors import QuarantineError
+from pipeline.ingest.found import FoundVolume, Reading
+from pipeline.ingest.scan_parsers import read_nifti_as
+from pipeline.ingest.source_tree import Refusal, SourceFile
+from pipeline.safe_parse import parse_all
+from pipeline.scan_io import Scan
+
+NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
+
+
+@dataclass(frozen=True)
+class NiftiCase:
+    """One NIfTI file that its layout knows.
+
+    Attributes:
+        file: where it lies.
+        modality: MR or CT.
+        case: names the subject where the JSON beside the file does not.
+        sequence: MR sequence where the layout tells it.
+    """
+
+    file: SourceFile
+    modality: str
+    case: str
+    sequence: str | None = None
+
+
+def read_cases(reading: Reading, cases: Sequence[NiftiCase]) -> Iterator[tuple[NiftiCase, FoundVolume | Refusal]]:
+    """Every case with its volume, or with why there is none, in the order given."""
+    tasks = [(case.file.path, case.modality) for case in cases]
+    for count, (case, outcome) in enumerate(
+        zip(cases, parse_all(read_nifti_as, tasks, reading.limits), strict=True), start=1
+    ):
+        names = (case.file.name,)
+        refusal = outcome.refusal or unusable(outcome.result, reading.settings.min_slices)
+        if refusal is not None or outcome.result is None:
+            yield case, Refusal(names, refusal or QuarantineError("UNREADABLE", "no result", "Copy it again."))
+        else:
+            yield case, _volume(outcome.result, case, names)
+        reading.progress("files read", count, len(cases))
+
+
+def with_frame(volume: FoundVolume, word: str) -> FoundVolume:
+    """The volume in the frame of reference that ``word`` names; equal words are one frame once they are remapped."""
+    facts = replace(volume.scan.facts, frame_of_reference_uid=word)
+    return replace(volume, scan=replace(volume.scan, facts=facts))
+
+
+def unusable(scan: Scan | None, min_slices: int) -> QuarantineError | None:
+    """Why a volume that was read is of no use, or None."""
+    if scan is None:
+        return None
+    if scan.modality is None:
+        advice = 'Name the file as BIDS does (_T1w, _T2w, _ct ...) or put "Modality" into a JSON beside it.'
+        return QuarantineError("UNKNOWN_MODALITY", "a volume that does not tell whether it is MR or CT", advice)
+    if (scan.facts.burned_in_annotation or "").upper() == "YES":
+        advice = "Remove the text from the pixels, then set BurnedInAnnotation to NO."
+        return QuarantineError("BURNED_IN_TEXT", "BurnedInAnnotation is YES", advice)
+    if min(scan.voxels.shape) < min_slices:
+        found = f"a volume of {' x '.join(str(size) for size in scan.voxels.shape)} voxels"
+        advice = f"At least {min_slices} slices are needed; lower ingest.min_slices to keep thinner volumes."
+        return QuarantineError("TOO_FEW_SLICES", found, advice)
+    return None
+
+
+def _volume(scan: Scan, case: NiftiCase, names: tuple[str, ...]) -> FoundVolume:
+    facts = replace(scan.facts, sequence_name=case.sequence or scan.facts.sequence_name)
+    subject, source = (facts.patient_id, "patient_id") if facts.patient_id else (case.case, "case")
+    return FoundVolume(replace(scan, facts=facts), "nifti", f"nifti\0{names[0]}", subject, source, names)
