@@ -24,7 +24,7 @@ class FrozenSettings(BaseModel):
 class IngestSettings(FrozenSettings):
     """How scans are read."""
 
-    layout: Literal["auto", "scans", "synthrad", "class_folders", "medmnist_npz", "slice_pairs"] = Field(
+    layout: Literal["auto", "scans", "synthrad", "decathlon", "class_folders", "medmnist_npz", "slice_pairs"] = Field(
         "auto", description="How the input folder is organized; `auto` looks and says what it found and why."
     )
     timeout_s: Positive = Field(60, description="Wall-clock limit for parsing one series, in seconds.")

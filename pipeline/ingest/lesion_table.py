@@ -74,11 +74,11 @@ def _row(fields: Mapping[str, str], number: int) -> LesionRow:
         raise _table_error(f"line {number}: lesion_class is empty, longer than 64 characters or holds odd signs")
     if not fields["mask_path"] or not fields["image_path"]:
         raise _table_error(f"line {number}: an empty path")
-    return LesionRow(_tidy(fields["mask_path"]), _tidy(fields["image_path"]), int(value), lesion_class)
+    return LesionRow(tidy_path(fields["mask_path"]), tidy_path(fields["image_path"]), int(value), lesion_class)
 
 
-def _tidy(path: str) -> str:
-    """POSIX form without ``./`` and trailing slashes; ``..`` stays and therefore names no file of the input."""
+def tidy_path(path: str) -> str:
+    """A path in POSIX form, no ``./`` and trailing slashes; ``..`` stays and therefore names no file of the input."""
     return PurePosixPath(path.replace("\\", "/")).as_posix()
 
 

@@ -12,7 +12,8 @@ from pipeline.ingest.allow_list import is_class_name
 from pipeline.ingest.found import Found, FoundImage, Ignored, Layout, Reading
 from pipeline.ingest.images import IMAGE_SUFFIXES, read_images
 from pipeline.ingest.isolated import parse_each
-from pipeline.ingest.layouts import slice_pairs, synthrad
+from pipeline.ingest.layouts import slice_pairs
+from pipeline.ingest.layouts.claims import claimed
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree
 
 SPLIT_FOLDERS = {
@@ -24,8 +25,8 @@ SPLIT_FOLDERS = {
 
 def recognize(tree: SourceTree) -> str | None:
     """See `Layout.recognize`; images that a more special layout knows are left to it."""
-    claimed = synthrad.claims(tree)
-    placed = [place for file in tree.files if file.name not in claimed and (place := _place(file)) is not None]
+    special = claimed(tree)
+    placed = [place for file in tree.files if file.name not in special and (place := _place(file)) is not None]
     if not placed or slice_pairs.recognize(tree) is not None:
         return None
     splits = sorted({split for split, _ in placed if split is not None})

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.errors import QuarantineError
 from pipeline.ingest.found import Found, FoundVolume, Ignored, Layout, Reading
 from pipeline.ingest.isolated import parse_each
-from pipeline.ingest.layouts import synthrad
+from pipeline.ingest.layouts.claims import claimed
 from pipeline.ingest.layouts.nifti_cases import NIFTI_SUFFIXES, unusable
 from pipeline.ingest.layouts.scan_lesions import VolumePlaces, lesions
 from pipeline.ingest.lesion_table import TABLE_NAME, LesionRow, read_lesion_table
@@ -30,8 +30,8 @@ _BIDS_ENDING = re.compile(r"_(T1w|T2w|PDw|T2starw|FLAIR|inplaneT1|inplaneT2|T1ma
 
 def recognize(tree: SourceTree) -> str | None:
     """See `Layout.recognize`; files that a more special layout knows are left to it."""
-    claimed = synthrad.claims(tree)
-    nifti = sum(file.suffix in NIFTI_SUFFIXES and file.name not in claimed for file in tree.files)
+    special = claimed(tree)
+    nifti = sum(file.suffix in NIFTI_SUFFIXES and file.name not in special for file in tree.files)
     dicom = sum(looks_dicom(file) for file in tree.files if _may_be_dicom(file))
     if nifti + dicom == 0:
         return None

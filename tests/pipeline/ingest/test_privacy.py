@@ -140,7 +140,22 @@ def _planted_synthrad(inputs):
     inputs.text("QZTOKEN02/QZTOKEN06/mr.mha", "QZTOKEN07")
 
 
-PLANTED_SETS = {"synthrad": (_planted_synthrad, 2, ["NO_CASE", "UNSUPPORTED_FORMAT"])}
+def _planted_decathlon(inputs):
+    for name in ("imagesTr/QZTOKEN02.nii.gz", "imagesTs/QZTOKEN03.nii.gz", "imagesTr/QZTOKEN05.nii.gz"):
+        _planted_volume(inputs, name)
+    content = {
+        "name": "QZTOKEN06", "description": "QZTOKEN07", "QZTOKEN08": "QZTOKEN09", "modality": {"QZTOKEN10": "CT"},
+        "labels": {"0": "QZTOKEN11", "1": "liver"},
+        "training": [{"image": "imagesTr/QZTOKEN02.nii.gz", "label": "labelsTr/QZTOKEN12.nii.gz"}],
+        "test": ["./imagesTs/QZTOKEN03.nii.gz"],
+    }  # fmt: skip
+    inputs.text("dataset.json", json.dumps(content))
+
+
+PLANTED_SETS = {
+    "synthrad": (_planted_synthrad, 2, ["NO_CASE", "UNSUPPORTED_FORMAT"]),
+    "decathlon": (_planted_decathlon, 2, ["MISSING_REFERENCE", "NOT_LISTED"]),
+}
 """Layout → how identities are planted, series that are accepted, reasons of what is not."""
 
 
