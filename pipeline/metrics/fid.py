@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.linalg.blas import dtrmm
 
 from pipeline.errors import InputError
 from pipeline.metrics.kid import Features, Matrix, checked_cohorts
@@ -169,12 +170,17 @@ def _trace_of_root(a: Matrix, b: Matrix) -> float:
 
 
 def _trace_of_root_by_eigenvalues(first: Matrix, second: Matrix) -> float:
-    """Trace of (Σ₁ Σ₂)^½ by the eigenvalues of Lᵀ Σ₂ L with Σ₁ = L Lᵀ; 0.4 of the time of an SVD."""
+    """Trace of (Σ₁ Σ₂)^½ by the eigenvalues of Lᵀ Σ₂ L with Σ₁ = L Lᵀ, faster than an SVD."""
     lower, failed = torch.linalg.cholesky_ex(torch.from_numpy(first))
-    if int(failed):  # dead or dependent features; rounding would spoil roots of eigenvalues that should be 0
+    rounding = first.diagonal().max() * len(first) * np.finfo(np.float64).eps
+    # Dead or dependent features: rounding would spoil roots of eigenvalues that should be 0.
+    if int(failed) or float(lower.diagonal().min()) ** 2 <= rounding:
         product = torch.from_numpy(_root_factor(first)) @ torch.from_numpy(_root_factor(second)).T
         return float(torch.linalg.svdvals(product).sum())
-    eigenvalues = torch.linalg.eigvalsh(lower.T @ torch.from_numpy(second) @ lower)
+    # Products by a triangle take half the arithmetic of whole ones.
+    left = dtrmm(1.0, lower.numpy(), second, lower=1, trans_a=1)
+    product = torch.from_numpy(dtrmm(1.0, lower.numpy(), left, lower=1, side=1))
+    eigenvalues = torch.linalg.eigvalsh(product)
     return float(eigenvalues.clamp(min=0).sqrt().sum())
 
 
