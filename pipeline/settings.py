@@ -24,9 +24,9 @@ class FrozenSettings(BaseModel):
 class IngestSettings(FrozenSettings):
     """How scans are read."""
 
-    layout: Literal["auto", "scans", "synthrad", "decathlon", "class_folders", "medmnist_npz", "slice_pairs"] = Field(
-        "auto", description="How the input folder is organized; `auto` looks and says what it found and why."
-    )
+    layout: Literal[
+        "auto", "scans", "synthrad", "decathlon", "nnunet", "class_folders", "medmnist_npz", "slice_pairs"
+    ] = Field("auto", description="How the input folder is organized; `auto` looks and says what it found and why.")
     timeout_s: Positive = Field(60, description="Wall-clock limit for parsing one series, in seconds.")
     memory_limit_mb: Count = Field(3000, description="Memory limit of the parsing child process, in MiB.")
     min_slices: Count = Field(3, description="Volumes with fewer slices are quarantined.")

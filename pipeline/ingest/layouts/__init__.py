@@ -2,7 +2,7 @@
 
 from pipeline.errors import InputError
 from pipeline.ingest.found import Layout
-from pipeline.ingest.layouts import class_folders, decathlon, medmnist_npz, scans, slice_pairs, synthrad
+from pipeline.ingest.layouts import class_folders, decathlon, medmnist_npz, nnunet, scans, slice_pairs, synthrad
 from pipeline.ingest.source_tree import SourceTree
 
 LAYOUTS: dict[str, Layout] = {
@@ -10,6 +10,7 @@ LAYOUTS: dict[str, Layout] = {
     "synthrad": synthrad.LAYOUT,
     "slice_pairs": slice_pairs.LAYOUT,
     "decathlon": decathlon.LAYOUT,
+    "nnunet": nnunet.LAYOUT,
     "class_folders": class_folders.LAYOUT,
     "medmnist_npz": medmnist_npz.LAYOUT,
 }
@@ -36,7 +37,7 @@ def detect(tree: SourceTree) -> tuple[str, str]:
         found=f"{len(tree.files)} files ({_endings(tree)}) that fit none",
         allowed=(
             "scans: DICOM files, NIfTI files; synthrad: mr.nii.gz and ct.nii.gz in <subject>/; "
-            "decathlon: dataset.json with its imagesTr/ and labelsTr/; "
+            "decathlon, nnunet: dataset.json with its imagesTr/ and labelsTr/; "
             "class_folders: images in <class>/ or <train|val|test>/<class>/; "
             "slice_pairs: images in MR/ and CT/ named <case><3-digit slice>; medmnist_npz: one .npz file"
         ),

@@ -55,6 +55,14 @@ def with_frame(volume: FoundVolume, word: str) -> FoundVolume:
     return replace(volume, scan=replace(volume.scan, facts=facts))
 
 
+def of_one_subject(volumes: Sequence[FoundVolume]) -> Sequence[FoundVolume]:
+    """Volumes of one case under the one PatientID that the JSON beside any of them tells, if one does."""
+    told = {volume.subject_word for volume in volumes if volume.subject_source == "patient_id"}
+    if len(told) != 1:
+        return volumes
+    return [replace(volume, subject_word=next(iter(told)), subject_source="patient_id") for volume in volumes]
+
+
 def unusable(scan: Scan | None, min_slices: int) -> QuarantineError | None:
     """Why a volume that was read is of no use, or None."""
     if scan is None:

@@ -8,13 +8,12 @@ of the patient, is not read.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from pipeline.errors import QuarantineError
 from pipeline.ingest.found import Found, FoundVolume, Ignored, Layout, Reading
 from pipeline.ingest.images import IMAGE_SUFFIXES
-from pipeline.ingest.layouts.nifti_cases import NIFTI_SUFFIXES, NiftiCase, read_cases, with_frame
+from pipeline.ingest.layouts.nifti_cases import NIFTI_SUFFIXES, NiftiCase, of_one_subject, read_cases, with_frame
 from pipeline.ingest.lesion_masks import GRID_TOLERANCE_MM
 from pipeline.ingest.lesion_table import TABLE_NAME
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree
@@ -83,18 +82,10 @@ def _registered(folder: str, volumes: Sequence[FoundVolume]) -> Iterator[Found]:
     elif len(volumes) < 2:
         yield from volumes
     elif volumes[0].scan.geometry.matches(volumes[1].scan.geometry, GRID_TOLERANCE_MM):
-        yield from (with_frame(volume, f"synthrad\0{folder}") for volume in _of_one_subject(volumes))
+        yield from (with_frame(volume, f"synthrad\0{folder}") for volume in of_one_subject(volumes))
     else:
         for volume in volumes:
             yield Refusal(volume.names, _grids_differ(volumes))
-
-
-def _of_one_subject(volumes: Sequence[FoundVolume]) -> Sequence[FoundVolume]:
-    """The volumes of a folder under the one PatientID that the JSON beside any of them tells, if one does."""
-    told = {volume.subject_word for volume in volumes if volume.subject_source == "patient_id"}
-    if len(told) != 1:
-        return volumes
-    return [replace(volume, subject_word=next(iter(told)), subject_source="patient_id") for volume in volumes]
 
 
 def _grids_differ(volumes: Sequence[FoundVolume]) -> QuarantineError:

@@ -152,9 +152,24 @@ def _planted_decathlon(inputs):
     inputs.text("dataset.json", json.dumps(content))
 
 
+def _planted_nnunet(inputs):
+    for name in ("QZTOKEN02_0000", "QZTOKEN03_0000", "QZTOKEN03_0001", "QZTOKEN05"):
+        _planted_volume(inputs, f"imagesTr/{name}.nii.gz")
+    for name in ("QZTOKEN02", "QZTOKEN06"):
+        path = inputs.root / f"labelsTr/{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        write_nifti(path, np.ones((12, 10, 4)), inputs.affine, np.uint8)
+    content = {
+        "channel_names": {"0": "CT", "1": "QZTOKEN07"}, "labels": {"QZTOKEN08": 0, "liver": 1},
+        "file_ending": ".nii.gz", "description": "QZTOKEN09", "licence": "QZTOKEN10",
+    }  # fmt: skip
+    inputs.text("dataset.json", json.dumps(content))
+
+
 PLANTED_SETS = {
     "synthrad": (_planted_synthrad, 2, ["NO_CASE", "UNSUPPORTED_FORMAT"]),
     "decathlon": (_planted_decathlon, 2, ["MISSING_REFERENCE", "NOT_LISTED"]),
+    "nnunet": (_planted_nnunet, 2, ["MISSING_REFERENCE", "MISSING_REFERENCE", "NOT_LISTED", "UNKNOWN_MODALITY"]),
 }
 """Layout → how identities are planted, series that are accepted, reasons of what is not."""
 

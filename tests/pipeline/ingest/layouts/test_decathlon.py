@@ -72,6 +72,15 @@ def test_the_modality_is_told_by_the_set(inputs, run_ingest, name, modality, seq
     assert (row["modality"], row["sequence"]) == (modality, sequence)
 
 
+def test_images_of_one_patient_are_one_subject_where_a_json_beside_them_says_so(inputs, run_ingest):
+    _set(inputs, {"a": _labels(1), "b": _labels(2), "c": _labels(1)})
+    for case in ("a", "b"):
+        inputs.text(f"imagesTr/{case}.json", json.dumps({"PatientID": "p17"}))
+    result = run_ingest()
+    assert result.record.facts["subjects"] == 2
+    assert result.catalog.lesions["subject_id"].n_unique() == 2
+
+
 def test_a_set_of_several_modalities_is_refused_for_its_images_are_4_d(inputs, run_ingest):
     _set(inputs, {"a": _labels(1)}, modality={"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"})
     with pytest.raises(InputError, match="4 modalities, which such a set stores in 4-D images"):
