@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.body_mask import BODY_MARGIN_PX, dilate_in_plane
+from pipeline.body_mask import dilate_in_plane
 from pipeline.errors import InputError
 from pipeline.metrics.baselines import ConstantCT, IntensityLookup
 from pipeline.metrics.dice import overlap_by_tissue, structure_overlap
@@ -63,33 +63,33 @@ def scoring_for(facts: Mapping[str, Any], dialect: str, dilation_px: int) -> Sco
 
 
 def fit_baselines(volumes: VolumeSet) -> Baselines:
-    """Fit the baselines on registered training pairs: the lookup on all that it is asked, the constant on bodies."""
+    """Fit the baselines on the body voxels of registered training pairs."""
     pairs = [row for row in volumes.volumes("MR", ["train"]) if row["pair_volume"] >= 0]
     if not pairs:
         return Baselines(None, None)
     stride = max(1, sum(row["slices"] * row["rows"] * row["columns"] for row in pairs) // _MOST_FIT_VOXELS)
-    mr_parts, ct_parts, body_parts = [], [], []
+    mr_parts, ct_parts = [], []
     for row in pairs:
-        body, ct = volumes.mask(row) > 0, volumes.voxels(volumes.row(row["pair_volume"]))
-        near = dilate_in_plane(body, BODY_MARGIN_PX)
-        mr_parts.append(volumes.voxels(row)[near][::stride])
-        ct_parts.append(ct[near][::stride])
-        body_parts.append(ct[body][::stride])
-    mr, ct, inside = np.concatenate(mr_parts), np.concatenate(ct_parts), np.concatenate(body_parts)
-    lookup = IntensityLookup.fit([mr], [ct], [np.ones(mr.shape, np.bool_)])
-    return Baselines(lookup, ConstantCT.fit([inside], [np.ones(inside.shape, np.bool_)]))
+        inside = volumes.mask(row) > 0
+        mr_parts.append(volumes.voxels(row)[inside][::stride])
+        ct_parts.append(volumes.voxels(volumes.row(row["pair_volume"]))[inside][::stride])
+    mr, ct = np.concatenate(mr_parts), np.concatenate(ct_parts)
+    everywhere = np.ones(mr.shape, np.bool_)
+    return Baselines(IntensityLookup.fit([mr], [ct], [everywhere]), ConstantCT.fit([ct], [everywhere]))
 
 
 def predictions(
     volumes: VolumeSet, row: Mapping[str, Any], pseudo_ct_path: Path, baselines: Baselines, unit: str
 ) -> dict[str, Volume]:
-    """What each method makes of one MR, (K, H, W); the lookup speaks wherever the pseudo-CT does."""
+    """What each method makes of one MR, (K, H, W).
+
+    The baselines say air outside the MR's body mask. The pseudo-CT's own margin around it would make them worse: a
+    lookup cannot tell the dark air there from dark bone.
+    """
     made: dict[str, Volume] = {"pseudo_ct": np.load(pseudo_ct_path, allow_pickle=False)}
     body = volumes.mask(row) > 0
-    mr = volumes.voxels(row)
     if baselines.lookup is not None:
-        near = dilate_in_plane(body, BODY_MARGIN_PX)
-        made["intensity_lookup"] = np.where(near, baselines.lookup.predict(mr, near), AIR[unit])
+        made["intensity_lookup"] = np.where(body, baselines.lookup.predict(volumes.voxels(row), body), AIR[unit])
     if baselines.constant is not None:
         made["mean_ct"] = np.where(body, baselines.constant.hu, AIR[unit])
     return made

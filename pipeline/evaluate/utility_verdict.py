@@ -52,7 +52,7 @@ def figures(score: Score | None) -> str:
     """A difference of AUC with its interval."""
     if score is None or score.value is None or score.low is None or score.high is None:
         return "no figure"
-    return f"{score.value:+.3f} AUC [{score.low:+.3f}, {score.high:+.3f}]"
+    return f"{score.value:+.3f} AUC [{score.low:+.3f}, {score.high:+.3f}]".replace("-", "−")
 
 
 def _above_zero(score: Score | None) -> bool:
