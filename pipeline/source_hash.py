@@ -11,6 +11,8 @@ from pathlib import Path
 from pipeline.files import sha256_file, sha256_json
 
 _OURS = ("pipeline", "models")
+_LEFT_OUT = frozenset({"pipeline.settings", "pipeline.settings_loading", "pipeline.errors"})
+"""The values of settings enter a key themselves, and errors end a stage: a new preset or wording retrains nothing."""
 
 
 @functools.cache
@@ -20,7 +22,7 @@ def source_hash(module: str) -> str:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in seen:
+        if name in seen or name in _LEFT_OUT:
             continue
         path = _source_path(name)
         if path is None:

@@ -124,3 +124,8 @@ def test_the_key_holds_the_stage_sources():
 def test_source_hash_follows_imports_but_not_beyond_our_packages():
     assert source_hash("pipeline.stage_runner") != source_hash("pipeline.files")
     assert source_hash("json") == source_hash("os")  # none of ours: nothing hashed
+
+
+def test_the_declaration_of_settings_and_the_wording_of_errors_are_no_sources_of_a_stage():
+    assert source_hash("pipeline.settings") == source_hash("pipeline.errors") == source_hash("json")
+    assert source_hash("pipeline.device") != source_hash("json")
