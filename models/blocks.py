@@ -191,7 +191,7 @@ def normalize_spectrally(network: nn.Module, rng: torch.Generator) -> None:
     """
     seed = int(torch.randint(2**31, (), generator=rng))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
         for layer in list(network.modules()):
             if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
                 spectral_norm(layer)
