@@ -311,6 +311,8 @@ def main() -> None:
     # Waiting threads that spin starve the working ones on a shared machine: a lesion GAN step took 0.09 s instead of
     # 0.4 to 1.5 s on two busy cores. OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A number of threads that follows the machine's load would change the order of sums, and with it the last bits.
+    os.environ.setdefault("MKL_DYNAMIC", "FALSE")
     app(prog_name="scanloom")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError, ResourceError, SettingsError, WorkspaceError
-from pipeline.files import write_text
+from pipeline.files import write_bytes, write_text
 from pipeline.settings import RunSettings
 from pipeline.settings_loading import find_preset, load, to_yaml
 from pipeline.workspace import Workspace
@@ -51,21 +51,20 @@ def load_settings(options: Options) -> tuple[RunSettings, str]:
 
 @contextmanager
 def remembered(workspace: Workspace, settings: RunSettings) -> Iterator[None]:
-    """Remember the settings in the workspace after the block, unless they or the data were refused in it.
+    """Remember the settings in the workspace, unless they or the data are refused in the block.
 
-    A typo must not come back with the next command; a run that was stopped, or failed for another reason, goes on with
-    its settings. The workspace should be locked.
+    They are written before the block, so that a run that was killed goes on with its settings. A typo must not come
+    back with the next command: a refusal restores what was remembered before. The workspace should be locked.
     """
+    path = workspace.root / LAST_SETTINGS
+    before = path.read_bytes() if path.exists() else None
+    write_text(path, to_yaml(settings))
     try:
         yield
     except (SettingsError, InputError, ResourceError, WorkspaceError):
+        with suppress(OSError):  # the refusal is what the user must hear of
+            if before is None:
+                path.unlink()
+            else:
+                write_bytes(path, before)
         raise
-    except BaseException:
-        with suppress(OSError):  # what ended the block is what the user must hear of
-            _remember(workspace, settings)
-        raise
-    _remember(workspace, settings)
-
-
-def _remember(workspace: Workspace, settings: RunSettings) -> None:
-    write_text(workspace.root / LAST_SETTINGS, to_yaml(settings))

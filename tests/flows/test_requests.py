@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.requests import LAST_SETTINGS, Options, load_settings, remembered
+from flows.requests import Options, load_settings, remembered
 from pipeline.errors import InputError, ResourceError, ScanloomError, SettingsError, TrainingError, WorkspaceError
 from pipeline.settings import RunSettings
 from pipeline.workspace import Workspace
@@ -24,9 +24,9 @@ def _refusal(kind: type[ScanloomError]) -> ScanloomError:
     return kind("rule", found="f", allowed="a", change="c")
 
 
-def test_settings_are_remembered_once_the_command_is_through(workspace: Workspace) -> None:
+def test_settings_are_remembered_from_the_start_so_that_a_killed_run_goes_on_with_them(workspace: Workspace) -> None:
     with remembered(workspace, RunSettings(seed=11)):
-        assert not (workspace.root / LAST_SETTINGS).exists()
+        assert _seed(workspace) == (11, "last used in this workspace")
     assert _seed(workspace) == (11, "last used in this workspace")
 
 
