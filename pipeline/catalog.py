@@ -25,6 +25,10 @@ SERIES_SCHEMA: dict[str, Any] = {
     "modality": pl.String,  # MR | CT | null for images of unknown origin
     "body_part": pl.String,  # DICOM Body Part Examined, upper case, or null
     "sequence": pl.String,  # T1, T2 ... or null
+    "volume_label": pl.String,  # which volume of a series of several, e.g. "echo 2" or "b 1000; time 3", or null
+    "study_date": pl.String,  # YYYYMMDD, shifted; null where dates are dropped
+    "flags": pl.List(pl.String),  # what was done or looked odd, defined terms, e.g. TILT_CORRECTED
+    "tilt_degrees": pl.Float64,  # gantry tilt that was corrected, or null
     "unit": pl.String,  # HU | signal | grey
     "shape": pl.List(
         pl.Int64
@@ -64,9 +68,9 @@ QUARANTINE_SCHEMA: dict[str, Any] = {
 
 _NULLABLE = frozenset(
     {
-        "modality", "body_part", "sequence", "spacing_mm", "affine", "study_uid", "series_uid",
-        "frame_of_reference_uid", "sop_instance_uids", "patient_position", "pair_key", "published_split",
-        "mask_path", "volume_mm3",
+        "modality", "body_part", "sequence", "volume_label", "study_date", "tilt_degrees", "spacing_mm", "affine",
+        "study_uid", "series_uid", "frame_of_reference_uid", "sop_instance_uids", "patient_position", "pair_key",
+        "published_split", "mask_path", "volume_mm3",
     }
 )  # fmt: skip
 _ALLOWED = {

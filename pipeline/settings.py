@@ -25,11 +25,39 @@ class IngestSettings(FrozenSettings):
     """How scans are read."""
 
     layout: Literal[
-        "auto", "scans", "synthrad", "decathlon", "nnunet", "class_folders", "medmnist_npz", "slice_pairs"
+        "auto", "scans", "bids", "synthrad", "decathlon", "nnunet", "class_folders", "medmnist_npz", "slice_pairs"
     ] = Field("auto", description="How the input folder is organized; `auto` looks and says what it found and why.")
     timeout_s: Positive = Field(60, description="Wall-clock limit for parsing one series, in seconds.")
-    memory_limit_mb: Count = Field(3000, description="Memory limit of the parsing child process, in MiB.")
+    memory_limit_mb: Count = Field(1400, description="Memory limit of the parsing child process, in MiB.")
     min_slices: Count = Field(3, description="Volumes with fewer slices are quarantined.")
+    gantry_tilt: Literal["correct", "refuse"] = Field(
+        "correct", description="CT stacked off its normal: resampled by shear and flagged, or refused."
+    )
+    derived: Literal["skip", "keep"] = Field(
+        "skip", description="DICOM images that their ImageType calls DERIVED, e.g. parameter maps and reformats."
+    )
+    nifti_volume: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Which volume of a 4-D NIfTI file to take, from 0; null refuses 4-D files."
+    )
+    form_conflict: Literal["refuse", "sform", "qform"] = Field(
+        "refuse",
+        description="A NIfTI file whose sform and qform differ by more than 0.1 voxel: refused, or which holds.",
+    )
+    max_non_finite: Fraction = Field(
+        0, description="Largest share of NaN or infinite voxels that is replaced by the smallest finite value."
+    )
+    lesion_classes: dict[str, str] | None = Field(
+        None,
+        description="Name of a structure, segment or label → lesion class; names may hold * and ?, case does not "
+        "count, what matches none is left out. null: labels keep their names, RTSTRUCT is refused.",
+    )
+    burned_in_text: Literal["quarantine", "keep"] = Field(
+        "quarantine", description="Scans that seem to hold text in their pixels."
+    )
+    dates: Literal["drop", "shift"] = Field(
+        "drop", description="Study dates: left out, or shifted by a secret number of days for each patient."
+    )
+    deface: bool = Field(False, description="Blank the face of head scans before anything is stored.")
 
 
 class SplitSettings(FrozenSettings):

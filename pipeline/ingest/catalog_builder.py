@@ -111,6 +111,9 @@ class CatalogBuilder:
                 "modality": found.scan.modality,
                 "body_part": allow_list.body_part(facts.body_part),
                 "sequence": facts.sequence_name,
+                "volume_label": facts.volume_label,
+                "flags": sorted(facts.flags),
+                "tilt_degrees": facts.tilt_degrees,
                 "unit": "HU" if found.scan.modality == "CT" else "signal",
                 "shape": list(voxels.shape),
                 "spacing_mm": list(geometry.spacing_mm),
@@ -215,7 +218,8 @@ class CatalogBuilder:
 
 
 _EMPTY_ROW: Row = {
-    "modality": None, "body_part": None, "sequence": None, "spacing_mm": None, "affine": None, "study_uid": None,
+    "modality": None, "body_part": None, "sequence": None, "volume_label": None, "study_date": None, "flags": [],
+    "tilt_degrees": None, "spacing_mm": None, "affine": None, "study_uid": None,
     "series_uid": None, "frame_of_reference_uid": None, "sop_instance_uids": None, "patient_position": None,
     "stack_index": -1, "slice_index": -1, "pair_key": None, "published_split": None,
 }  # fmt: skip

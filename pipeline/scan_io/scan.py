@@ -52,6 +52,9 @@ class ScanFacts:
     patient_sex: str | None = None
     patient_age: str | None = None
     burned_in_annotation: str | None = None
+    volume_label: str | None = None
+    flags: tuple[str, ...] = ()
+    tilt_degrees: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

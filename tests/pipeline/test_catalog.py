@@ -6,7 +6,8 @@ from pipeline.catalog import LESION_SCHEMA, QUARANTINE_SCHEMA, SERIES_SCHEMA, re
 
 SERIES = {
     "series_id": "ser-1", "subject_id": "sub-1", "subject_source": "case", "kind": "image", "source": "slice_pairs",
-    "modality": "MR", "body_part": None, "sequence": None, "unit": "grey", "shape": [2, 3], "spacing_mm": None,
+    "modality": "MR", "body_part": None, "sequence": None, "volume_label": None, "study_date": None, "flags": [],
+    "tilt_degrees": None, "unit": "grey", "shape": [2, 3], "spacing_mm": None,
     "affine": None, "study_uid": None, "series_uid": None, "frame_of_reference_uid": None, "sop_instance_uids": None,
     "patient_position": None, "path": "stacks/2x3-uint8.npy", "stack_index": 1, "slice_index": 4, "pair_key": None,
     "published_split": None, "content_sha256": "00",

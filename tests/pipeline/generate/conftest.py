@@ -45,12 +45,14 @@ class World:
             return None if affine is None else np.asarray(affine, float).ravel().tolist()
 
         row = dict.fromkeys(
-            ("body_part", "sequence", "spacing_mm", "study_uid", "series_uid", "frame_of_reference_uid",
+            ("body_part", "sequence", "volume_label", "study_date", "tilt_degrees", "spacing_mm", "study_uid",
+             "series_uid", "frame_of_reference_uid",
              "sop_instance_uids", "patient_position", "pair_key", "published_split")
         )  # fmt: skip
         self.series.append(
             row
             | {
+                "flags": [],
                 "series_id": f"mr-{name}", "subject_id": f"sub-{name}", "subject_source": "patient_id",
                 "kind": "volume", "source": "dicom", "modality": "MR", "unit": "signal", "shape": list(native_shape),
                 "affine": flat(native_affine), "path": f"volumes/{name}.nii", "stack_index": -1, "slice_index": -1,

@@ -80,9 +80,20 @@ class CatalogMaker:
 
     @staticmethod
     def _row(series_id: str, subject: str, path: str) -> dict[str, Any]:
-        empty = ("modality", "body_part", "sequence", "spacing_mm", "affine", "study_uid", "series_uid")
-        empty += ("frame_of_reference_uid", "sop_instance_uids", "patient_position", "pair_key", "published_split")
+        empty = (
+            "modality",
+            "body_part",
+            "sequence",
+            "volume_label",
+            "study_date",
+            "tilt_degrees",
+            "spacing_mm",
+            "affine",
+        )
+        empty += ("study_uid", "series_uid", "frame_of_reference_uid", "sop_instance_uids", "patient_position")
+        empty += ("pair_key", "published_split")
         return dict.fromkeys(empty) | {
+            "flags": [],
             "series_id": series_id,
             "subject_id": subject,
             "subject_source": "patient_id",

@@ -1,0 +1,1 @@
+"""Read DICOM files into volumes."""
