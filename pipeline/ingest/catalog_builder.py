@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.catalog import Catalog, write_catalog
 from pipeline.deidentify import Pseudonymizer
 from pipeline.ingest import allow_list
+from pipeline.ingest.dates import shifted_date
 from pipeline.ingest.found import (
     NEAR_DUPLICATES,
     Found,
@@ -29,6 +30,7 @@ from pipeline.ingest.stacks import StackWriter
 from pipeline.ingest.thumbnails import thumbnail
 from pipeline.near_duplicates import find_near_duplicates
 from pipeline.scan_io import ScanFacts, write_nifti
+from pipeline.settings import IngestSettings
 
 Row = dict[str, Any]
 Crosswalk = dict[str, dict[str, Any]]
@@ -40,10 +42,12 @@ class CatalogBuilder:
     Args:
         folder: catalog folder, empty.
         pseudonymizer: of the workspace.
+        settings: what is done with dates, burned-in text and faces.
     """
 
-    def __init__(self, folder: Path, pseudonymizer: Pseudonymizer) -> None:
+    def __init__(self, folder: Path, pseudonymizer: Pseudonymizer, settings: IngestSettings | None = None) -> None:
         self._folder = folder
+        self._settings = settings or IngestSettings()
         self._pseudonyms = pseudonymizer
         self._stacks = StackWriter(folder / "stacks")
         self._series: list[Row] = []
@@ -118,6 +122,7 @@ class CatalogBuilder:
                 "shape": list(voxels.shape),
                 "spacing_mm": list(geometry.spacing_mm),
                 "affine": geometry.affine.ravel().tolist(),
+                "study_date": self._study_date(found),
                 "study_uid": facts.study_uid and pseudonyms.uid(facts.study_uid),
                 "series_uid": facts.series_uid and pseudonyms.uid(facts.series_uid),
                 "frame_of_reference_uid": facts.frame_of_reference_uid and pseudonyms.uid(facts.frame_of_reference_uid),
@@ -210,6 +215,11 @@ class CatalogBuilder:
         subject_id = self._pseudonyms.subject(word)
         self.crosswalk["subjects"][subject_id] = word
         return subject_id
+
+    def _study_date(self, found: FoundVolume) -> str | None:
+        if self._settings.dates == "drop":
+            return None
+        return shifted_date(found.scan.facts.study_date, self._pseudonyms.days(found.subject_word))
 
     def _path_hash(self, name: str) -> str:
         path_hash = self._pseudonyms.path_hash(name)

@@ -62,7 +62,7 @@ def _read_input(
 ) -> dict[str, JsonValue]:
     """Body of the stage: fill the folder, write the crosswalk, return the facts."""
     layout, reason = detect(tree) if settings.layout == "auto" else (settings.layout, "chosen in the settings")
-    with CatalogBuilder(context.folder, pseudonymizer) as builder:
+    with CatalogBuilder(context.folder, pseudonymizer, settings) as builder:
         for refusal in tree.refused:
             builder.add(refusal)
         for found in LAYOUTS[layout].read(Reading(tree, settings, context.progress)):
