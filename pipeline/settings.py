@@ -3,9 +3,10 @@
 `pipeline.settings_loading` reads them from YAML, environment and command line.
 """
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Track = Literal["lesions", "mr_to_ct"]
 DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
@@ -13,6 +14,17 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Resamples = Annotated[int, Field(ge=100)]
+CLASS_NAME = r"\w[\w ,.()+&-]{0,63}"
+"""What a class may be called: no separators, no markup, nothing that a table would take for a formula."""
+
+
+def _class_name(text: str) -> str:
+    if re.fullmatch(CLASS_NAME, text) is None:
+        raise ValueError("a class is a letter, a digit or _, then at most 63 of these, spaces and , . ( ) + & -")
+    return text
+
+
+ClassName = Annotated[str, AfterValidator(_class_name)]
 
 
 class FrozenSettings(BaseModel):
@@ -46,10 +58,11 @@ class IngestSettings(FrozenSettings):
     max_non_finite: Fraction = Field(
         0, description="Largest share of NaN or infinite voxels that is replaced by the smallest finite value."
     )
-    lesion_classes: dict[str, str] | None = Field(
+    lesion_classes: dict[Annotated[str, Field(min_length=1)], ClassName] | None = Field(
         None,
         description="Name of a structure, segment or label → lesion class; names may hold * and ?, case does not "
-        "count, what matches none is left out. null: labels keep their names, RTSTRUCT is refused.",
+        "count, the first that matches decides, what matches none is left out. null: labels keep their names, "
+        "RTSTRUCT is refused.",
     )
     burned_in_text: Literal["quarantine", "keep"] = Field(
         "quarantine", description="Scans that seem to hold text in their pixels."

@@ -6,6 +6,7 @@ Terms: Body Part Examined after PS3.16 Annex L, Patient Position and Modality af
 import re
 
 from pipeline.errors import QuarantineError
+from pipeline.settings import CLASS_NAME
 
 
 def _terms(text: str) -> frozenset[str]:
@@ -51,7 +52,7 @@ _MODALITIES = _terms(
     REG RESP RF RG RTDOSE RTIMAGE RTPLAN RTRECORD RTSTRUCT RWV SEG SM SMR SR SRF STAIN TG US VA XA XC
     """
 )
-_CLASS_NAME = re.compile(r"\w[\w ,.()+&-]{0,63}")
+_CLASS_NAME = re.compile(CLASS_NAME)
 
 
 def body_part(text: str | None) -> str | None:

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from pipeline.catalog import Catalog
 from pipeline.deidentify import Pseudonymizer
 from pipeline.errors import InputError, WorkspaceError
-from pipeline.files import PARTIAL_SUFFIX, sha256_bytes, write_json
+from pipeline.files import PARTIAL_SUFFIX, sha256_bytes, sha256_json, write_json
 from pipeline.ingest.catalog_builder import CatalogBuilder, Crosswalk
 from pipeline.ingest.file_index import FileIndex, fingerprint
 from pipeline.ingest.found import Reading
@@ -52,7 +52,11 @@ def ingest(
         Stage("ingest", "pipeline.ingest.stage", partial(_read_input, tree, settings.ingest, pseudonymizer)),
         settings.ingest,
         records={},
-        hashes={"input": fingerprint(hashes, pseudonymizer), "identity": sha256_bytes(b"identity\0" + key)},
+        hashes={
+            "input": fingerprint(hashes, pseudonymizer),
+            "identity": sha256_bytes(b"identity\0" + key),
+            "class_order": sha256_json(list(settings.ingest.lesion_classes or ())),  # settings enter keys unordered
+        },
         progress=progress,
     )
 
