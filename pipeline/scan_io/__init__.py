@@ -2,7 +2,9 @@
 
 from pipeline.scan_io.dicom_read import SeriesKey, find_dicom_series, is_dicom, read_dicom_series
 from pipeline.scan_io.dicom_write import Acquisition, SeriesIdentity, uid_from, write_dicom_series
-from pipeline.scan_io.nifti import is_nifti, read_nifti, write_nifti
+from pipeline.scan_io.image_policy import STRICT, ImagePolicy
+from pipeline.scan_io.nifti import is_nifti, read_nifti
+from pipeline.scan_io.nifti_write import write_nifti
 from pipeline.scan_io.pseudo_ct import Algorithm, SourceSeries, write_pseudo_ct_series
 from pipeline.scan_io.scan import AIR_HU, HU_MAXIMUM, HU_MINIMUM, Scan, ScanFacts, sequence_from_text
 
@@ -10,8 +12,10 @@ __all__ = [
     "AIR_HU",
     "HU_MAXIMUM",
     "HU_MINIMUM",
+    "STRICT",
     "Acquisition",
     "Algorithm",
+    "ImagePolicy",
     "Scan",
     "ScanFacts",
     "SeriesIdentity",

@@ -1,37 +1,29 @@
-"""Read and write NIfTI-1/2 files with one strict header policy.
+"""Read NIfTI-1/2 files of one volume with one strict header policy.
 
 The sform gives the affine if its code is set, else the qform; a file with neither has no orientation and is refused. If
-both are set they have to agree to 0.1 voxel. Units other than mm are converted. Modality and body part of a file are
-told by the sidecar JSON beside it (fields as dcm2niix and BIDS write them), else by the BIDS suffix of its name.
+both are set they have to agree to 0.1 voxel. Units other than mm are converted. What is compressed is told by content.
+Modality and facts are told by `pipeline.scan_io.sidecar`.
 """
 
-import gzip
 import io
-import json
 import math
-import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
-import nibabel as nib
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from pipeline.errors import InputError, QuarantineError
-from pipeline.files import write_bytes
-from pipeline.geometry import Affine, Geometry
-from pipeline.scan_io.scan import Scan, ScanFacts, compact_integers, hounsfield, sequence_from_text
-
-FORM_TOLERANCE_VOXELS = 0.1
-"""Largest distance, in voxels, between where sform and qform put the same voxel."""
-
-_SIDECAR_LIMIT_BYTES = 1 << 20
-_MR_SUFFIXES = frozenset({"T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "inplaneT2", "T1map", "T2map"})
-_CT_SUFFIXES = frozenset({"ct", "CT"})
-_UNITS_MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
-_GZIP_LEVEL = 4
-_CHUNK_BYTES = 1 << 20
+from pipeline.errors import QuarantineError
+from pipeline.scan_io.byte_stream import GZIP_MAGIC, PIECE_BYTES, InflatedBytes, check_claim, drain, fill, skip
+from pipeline.scan_io.image_policy import STRICT, ImagePolicy
+from pipeline.scan_io.nifti_header import Layout, geometry_of, layout_of, read_header, scaling, volume_axes
+from pipeline.scan_io.scan import Scan
+from pipeline.scan_io.sidecar import facts_beside
+from pipeline.scan_io.voxel_values import VoxelValues
 
 
 def is_nifti(path: Path) -> bool:
@@ -39,191 +31,90 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def read_nifti(path: Path) -> Scan:
-    """Read a NIfTI file of one scalar volume.
+def read_nifti(path: Path, policy: ImagePolicy = STRICT, modality: str | None = None) -> Scan:
+    """Read a NIfTI file of one scalar volume, or one volume of a 4-D file.
 
-    Raises:
-        QuarantineError: TRUNCATED, UNREADABLE, NOT_3D, UNSUPPORTED_DTYPE, NO_ORIENTATION, SFORM_QFORM_CONFLICT,
-            SINGULAR_AFFINE, NON_FINITE, BAD_SIDECAR, UNSUPPORTED_MODALITY.
-    """
-    try:
-        image = nib.load(path)
-        if not isinstance(image, nib.Nifti1Image):
-            raise QuarantineError("UNREADABLE", f"a {type(image).__name__}", "convert to NIfTI")
-        shape = _check_shape(image)
-        geometry = _geometry(image, shape)
-        values = _values(image, path).reshape(shape)
-    except QuarantineError:
-        raise
-    except (EOFError, OSError, zlib.error) as error:
-        raise QuarantineError("TRUNCATED", type(error).__name__, "copy the file again from its source") from error
-    except Exception as error:  # nibabel raises many types on malformed headers
-        raise QuarantineError("UNREADABLE", type(error).__name__, "convert the file again") from error
-    wrong = values.size - int(np.count_nonzero(np.isfinite(values)))
-    if wrong:
-        found = f"{wrong} of {values.size} voxels are NaN or infinite"
-        raise QuarantineError("NON_FINITE", found, "replace them by a background value at the source")
-    modality, facts = _facts(path)
-    return Scan(hounsfield(values) if modality == "CT" else compact_integers(values), geometry, modality, facts)
-
-
-def _values(image: nib.Nifti1Image, path: Path) -> NDArray[Any]:
-    """Voxels with slope and intercept applied; a gzip stream is read to its end, because only that checks its CRC."""
-    if path.suffix.lower() != ".gz":
-        return np.asarray(image.dataobj)
-    expected = int(image.dataobj.offset) + math.prod(image.shape) * int(image.get_data_dtype().itemsize)
-    with gzip.open(path) as stream:
-        content = stream.read(expected)
-        while stream.read(_CHUNK_BYTES):
-            pass
-    if len(content) < expected:
-        raise EOFError
-    return np.asarray(type(image).from_bytes(content).dataobj)
-
-
-def _check_shape(image: nib.Nifti1Image) -> tuple[int, ...]:
-    """Three axes of a scalar image; further axes may only have length 1."""
-    shape = tuple(int(size) for size in image.shape)
-    dtype = image.get_data_dtype()
-    if dtype.fields is not None or not (np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.floating)):
-        raise QuarantineError("UNSUPPORTED_DTYPE", f"voxels of type {dtype}", "convert to one scalar a voxel")
-    if len(shape) < 3 or any(size != 1 for size in shape[3:]) or min(shape) < 1:
-        raise QuarantineError("NOT_3D", f"shape {shape}", "extract one 3-D volume")
-    return shape[:3]
-
-
-def _geometry(image: nib.Nifti1Image, shape: tuple[int, ...]) -> Geometry:
-    header = image.header
-    sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
-    if sform_code <= 0 and qform_code <= 0:
-        raise QuarantineError("NO_ORIENTATION", "sform_code 0 and qform_code 0", "convert again with orientation")
-    try:
-        affine = header.get_sform() if sform_code > 0 else header.get_qform()
-        geometry = Geometry(shape, affine)
-        if sform_code > 0 and qform_code > 0:
-            _check_forms(geometry, Geometry(shape, header.get_qform()), _rounding_angle(header))
-        units = header.get_xyzt_units()[0]
-    except InputError as error:
-        raise QuarantineError("SINGULAR_AFFINE", error.found, "convert again with a valid orientation") from error
-    factor = _UNITS_MM[units]
-    return Geometry(shape, np.diag([factor, factor, factor, 1.0]) @ geometry.affine)
-
-
-def _rounding_angle(header: Any) -> float:
-    """Angle (radians) that rounding of the quaternion to float32 alone can cause.
-
-    A qform stores b, c, d of a unit quaternion; a = √(1 − b² − c² − d²) loses digits where it is small, i.e. for
-    rotations near 180 degrees, which every left-posterior image has. The angle error is twice the error of a.
-    """
-    b, c, d = (float(header[name]) for name in ("quatern_b", "quatern_c", "quatern_d"))
-    squared = max(0.0, 1.0 - b * b - c * c - d * d)
-    error = 4.0 * float(np.finfo(np.float32).eps)
-    return 2.0 * (math.sqrt(squared + error) - math.sqrt(max(0.0, squared - error)))
-
-
-def _check_forms(sform: Geometry, qform: Geometry, rounding_angle: float) -> None:
-    distance = sform.distance_mm(qform)
-    extent = float(np.linalg.norm(np.asarray(sform.shape) * sform.spacing_mm))
-    allowed = FORM_TOLERANCE_VOXELS * min(sform.spacing_mm) + rounding_angle * extent
-    if distance > allowed:
-        found = f"sform and qform differ by {distance:.3f} mm, allowed {allowed:.3f} mm"
-        raise QuarantineError("SFORM_QFORM_CONFLICT", found, "decide which one is right and store it in both")
-
-
-def _stem(path: Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-
-
-def _facts(path: Path) -> tuple[str | None, ScanFacts]:
-    """Modality and facts from the sidecar JSON, else from the BIDS suffix."""
-    sidecar = _sidecar(path.with_name(_stem(path) + ".json"))
-    suffix = _stem(path).rsplit("_", 1)[-1]
-    modality = _field(sidecar, "Modality")
-    if modality is None and suffix in _MR_SUFFIXES | _CT_SUFFIXES:
-        modality = "CT" if suffix in _CT_SUFFIXES else "MR"
-    if modality not in (None, "MR", "CT"):
-        raise QuarantineError("UNSUPPORTED_MODALITY", f"modality {modality[:16]}", "only MR and CT images are read")
-    texts = [_field(sidecar, name) for name in ("SeriesDescription", "ProtocolName", "SequenceName")]
-    facts = ScanFacts(
-        patient_position=_field(sidecar, "PatientPosition"),
-        body_part=_field(sidecar, "BodyPartExamined"),
-        sequence_name=sequence_from_text(suffix, *texts) if modality == "MR" else None,
-        series_description=texts[0],
-        patient_sex=_field(sidecar, "PatientSex"),
-        patient_age=_field(sidecar, "PatientAge"),
-        study_uid=_field(sidecar, "StudyInstanceUID"),
-        series_uid=_field(sidecar, "SeriesInstanceUID"),
-        patient_id=_field(sidecar, "PatientID"),
-    )
-    return modality, facts
-
-
-def _sidecar(path: Path) -> dict[str, Any]:
-    if path.is_symlink() or not path.is_file():
-        return {}
-    try:
-        if path.stat().st_size > _SIDECAR_LIMIT_BYTES:
-            raise ValueError
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise QuarantineError("BAD_SIDECAR", type(error).__name__, "repair or remove the JSON beside it") from error
-    if not isinstance(content, dict):
-        raise QuarantineError("BAD_SIDECAR", "JSON that is not an object", "repair or remove the JSON beside it")
-    return content
-
-
-def _field(sidecar: dict[str, Any], name: str) -> str | None:
-    value = sidecar.get(name)
-    return (str(value).strip() or None) if isinstance(value, str | int | float) else None
-
-
-def write_nifti(path: Path, voxels: NDArray[Any], affine: ArrayLike, dtype: DTypeLike) -> None:
-    """Write a volume with a fresh header: sform and qform with code 1 (scanner), mm; equal inputs give equal bytes.
-
-    A sheared affine, which no qform can hold, is stored in the sform only.
+    What the header claims is compared with the size of the file before anything is allocated, and no more is inflated
+    than it claims. Memory is that of the result and little more.
 
     Args:
-        path: ends in .nii or .nii.gz; written atomically.
-        voxels: (i, j, k).
-        affine: voxel index → RAS+ mm.
-        dtype: how voxels are stored, without scaling.
+        path: single-file NIfTI, gzip-compressed or not.
+        policy: what to do where the file leaves a choice.
+        modality: MR or CT where the place of the file tells it.
+
+    Returns:
+        Voxels in the order of the file; flags FORM_CONFLICT (the policy chose sform or qform), NON_FINITE_REPLACED,
+        TRAILING_BYTES (something follows the voxels); ``volume_label`` "volume 3" for one of a 4-D file.
 
     Raises:
-        InputError: if the name ends otherwise, or ``dtype`` is an integer type that does not hold the values exactly.
+        QuarantineError: TRUNCATED, UNREADABLE, UNSUPPORTED_FORMAT, EXPANSION_LIMIT, BAD_VALUE, NOT_3D, VOLUME_INDEX,
+            UNSUPPORTED_DTYPE, NO_ORIENTATION, SFORM_QFORM_CONFLICT, SINGULAR_AFFINE, IMPLAUSIBLE_SPACING, NON_FINITE,
+            BAD_SIDECAR, UNSUPPORTED_MODALITY, MODALITY_CONFLICT.
     """
-    if not is_nifti(path):
-        raise InputError(
-            "A NIfTI file must be named as one", found=path.name, allowed=".nii or .nii.gz", change="rename the output"
-        )
-    geometry = Geometry(voxels.shape, np.asarray(affine, dtype=np.float64))
-    image = nib.Nifti1Image(_cast(voxels, np.dtype(dtype)), None)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(geometry.affine, code=1)
-    image.set_qform(geometry.affine, code=1)
-    qform: Affine = image.header.get_qform()
-    if geometry.distance_mm(Geometry(voxels.shape, qform)) > FORM_TOLERANCE_VOXELS * min(geometry.spacing_mm):
-        image.header["qform_code"] = 0
-    content = image.to_bytes()
-    write_bytes(path, _deterministic_gzip(content) if path.name.lower().endswith(".gz") else content)
+    modality, facts = facts_beside(path, modality)
+    with _opened(path) as (stream, held):
+        header = read_header(stream)
+        layout = layout_of(header)
+        shape, volume = volume_axes(layout.shape, policy.volume)
+        geometry, conflict = geometry_of(header, shape, policy)
+        check_claim(layout.end, held, compressed=isinstance(stream, InflatedBytes))
+        count = math.prod(shape)
+        start = layout.offset + (volume or 0) * count * layout.dtype.itemsize
+        skip(stream, start - int(header["sizeof_hdr"]))
+        values, replaced = _values(stream, layout, count, scaling(header), modality == "CT", policy.max_non_finite)
+        trailing = _finish(stream, layout.end - start - count * layout.dtype.itemsize, held - layout.end)
+    named = {"FORM_CONFLICT": conflict, "NON_FINITE_REPLACED": replaced, "TRAILING_BYTES": trailing}
+    flags = tuple(name for name, is_set in named.items() if is_set)
+    label = None if volume is None else f"volume {volume}"
+    return Scan(values.reshape(shape, order="F"), geometry, modality, replace(facts, flags=flags, volume_label=label))
 
 
-def _cast(voxels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)
-        whole = np.isfinite(voxels).all() and np.array_equal(voxels, np.rint(voxels))
-        if not whole or voxels.min() < limits.min or voxels.max() > limits.max:
-            raise InputError(
-                "An integer file must hold the voxels exactly",
-                found=f"{voxels.dtype} values from {voxels.min()} to {voxels.max()}",
-                allowed=f"whole numbers in [{limits.min}, {limits.max}] for {dtype}",
-                change="round first, or choose another dtype",
-            )
-    return voxels.astype(dtype)
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """The bytes of a file, inflated where it is gzip, and its size; errors of reading become refusals."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            held = file.seek(0, io.SEEK_END)
+            file.seek(0)
+            compressed = file.read(2) == GZIP_MAGIC
+            file.seek(0)
+            yield cast(BinaryIO, InflatedBytes(cast(BinaryIO, file)) if compressed else file), held
+    except (EOFError, OSError, zlib.error) as error:
+        raise QuarantineError("TRUNCATED", type(error).__name__, "Copy the file again from its source.") from error
 
 
-def _deterministic_gzip(content: bytes) -> bytes:
-    """Gzip without file name and time."""
-    buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=_GZIP_LEVEL, mtime=0) as stream:
-        stream.write(content)
-    return buffer.getvalue()
+def _values(
+    stream: BinaryIO,
+    layout: Layout,
+    count: int,
+    scale: tuple[float, float] | None,
+    in_hounsfield: bool,
+    max_non_finite: float,
+) -> tuple[NDArray[Any], bool]:
+    """``count`` voxels of a stream, scaled, and whether some had to be replaced."""
+    if scale is None and layout.dtype == np.int16:  # as it is stored here, byte order included
+        stored = np.empty(count, dtype=np.int16)
+        fill(stream, memoryview(stored).cast("B"))
+        return stored, False
+    values = VoxelValues(count, in_hounsfield=in_hounsfield)
+    piece = np.empty(min(count, PIECE_BYTES // layout.dtype.itemsize), dtype=layout.dtype)
+    for start in range(0, count, piece.size):
+        part = piece[: count - start]
+        fill(stream, memoryview(part.view(np.uint8)))
+        values.add(_scaled(part, scale))
+    return values.finish(max_non_finite), values.non_finite > 0
+
+
+def _scaled(part: NDArray[Any], scale: tuple[float, float] | None) -> NDArray[Any]:
+    if scale is None:
+        return part
+    with np.errstate(over="ignore", invalid="ignore"):
+        return part.astype(np.float64) * scale[0] + scale[1]
+
+
+def _finish(stream: BinaryIO, other_volumes: int, behind: int) -> bool:
+    """Tell whether anything follows the voxels; a compressed stream is read to its end, for only that checks its CRC."""
+    if not isinstance(stream, InflatedBytes):
+        return behind > 0
+    skip(stream, other_volumes)
+    return drain(stream) > 0 or stream.trailing

@@ -86,10 +86,13 @@ def test_values_an_integer_file_cannot_hold_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("unit", "factor"), [("mm", 1.0), ("meter", 1000.0), ("micron", 0.001), ("unknown", 1.0)])
 def test_units_are_converted_to_mm(tmp_path: Path, unit: str, factor: float) -> None:
-    image = nib.Nifti1Image(voxels(), tilted(0.0, (2.0, 2.0, 2.0)))
+    affine = np.diag([1 / factor, 1 / factor, 1 / factor, 1.0]) @ tilted(7.0, (2.0, 2.0, 2.0))
+    image = nib.Nifti1Image(voxels(), affine)
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "a.nii")
-    np.testing.assert_allclose(read_nifti(tmp_path / "a.nii").geometry.spacing_mm, [2.0 * factor] * 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        read_nifti(tmp_path / "a.nii").geometry.affine, tilted(7.0, (2.0, 2.0, 2.0)), rtol=1e-6, atol=1e-5
+    )
 
 
 def test_conflicting_forms_are_refused_with_the_distance(tmp_path: Path) -> None:
