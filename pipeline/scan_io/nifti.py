@@ -18,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import QuarantineError
-from pipeline.scan_io.byte_stream import GZIP_MAGIC, PIECE_BYTES, InflatedBytes, check_claim, drain, fill, skip
+from pipeline.scan_io.byte_stream import GZIP_MAGIC, InflatedBytes, check_claim, drain, fill, skip
 from pipeline.scan_io.image_policy import STRICT, ImagePolicy
 from pipeline.scan_io.nifti_header import Layout, geometry_of, layout_of, read_header, scaling, volume_axes
 from pipeline.scan_io.scan import Scan
 from pipeline.scan_io.sidecar import facts_beside
 from pipeline.scan_io.voxel_values import VoxelValues
+
+_PIECE_BYTES = 256 << 10
+"""Voxels converted at a time; fits the cache of a core."""
 
 
 def is_nifti(path: Path) -> bool:
@@ -97,9 +100,11 @@ def _values(
         fill(stream, memoryview(stored).cast("B"))
         return stored, False
     values = VoxelValues(count, in_hounsfield=in_hounsfield)
-    piece = np.empty(min(count, PIECE_BYTES // layout.dtype.itemsize), dtype=layout.dtype)
+    piece = np.empty(min(count, _PIECE_BYTES // layout.dtype.itemsize), dtype=layout.dtype)
     for start in range(0, count, piece.size):
         part = piece[: count - start]
+        if scale is None and (room := values.room(part.size, layout.dtype)) is not None:
+            part = room
         fill(stream, memoryview(part.view(np.uint8)))
         values.add(_scaled(part, scale))
     return values.finish(max_non_finite), values.non_finite > 0
@@ -113,7 +118,7 @@ def _scaled(part: NDArray[Any], scale: tuple[float, float] | None) -> NDArray[An
 
 
 def _finish(stream: BinaryIO, other_volumes: int, behind: int) -> bool:
-    """Tell whether anything follows the voxels; a compressed stream is read to its end, for only that checks its CRC."""
+    """Tell whether anything follows the voxels; what is compressed is read to its end, for only that checks its CRC."""
     if not isinstance(stream, InflatedBytes):
         return behind > 0
     skip(stream, other_volumes)

@@ -27,26 +27,26 @@ class VoxelValues:
         self._values: NDArray[Any] = np.empty(count, dtype=np.int16)
         self._in_hounsfield = in_hounsfield
         self._done = 0
-        self._wrong: list[tuple[int, int, NDArray[np.uint8]]] = []
-        self._smallest = math.inf
+        self._wrong: list[tuple[int, NDArray[np.bool_]]] = []
         self.non_finite = 0
 
+    def room(self, count: int, dtype: np.dtype[Any]) -> NDArray[Any] | None:
+        """Where the next values belong if they are of that type already, to be filled and then given to `add`."""
+        if self._values.dtype != dtype:
+            return None
+        return self._values[self._done : self._done + count]
+
     def add(self, piece: NDArray[Any]) -> None:
-        """Take the next values: integers or floats, one axis."""
-        if not piece.size:
-            return
-        smallest, largest = piece.min(), piece.max()
-        if piece.dtype.kind == "f":
-            if not (abs(smallest) <= _LARGEST and abs(largest) <= _LARGEST):  # false for NaN, too
-                piece = self._without_non_finite(piece)
-                smallest, largest = piece.min(), piece.max()
-            else:
-                self._smallest = min(self._smallest, float(smallest))
+        """Take the next values: integers or floats, one axis, at least one."""
+        if piece.dtype.kind == "f" and not _all_finite(piece):
+            piece = self._without_non_finite(piece)
         if self._in_hounsfield:
-            piece = np.clip(np.rint(piece), _INT16.min, _INT16.max) if piece.dtype != np.int16 else piece
-        elif self._values.dtype == np.int16 and not _fits(piece, smallest, largest):
+            piece = np.clip(np.rint(piece), _INT16.min, _INT16.max)
+        elif self._values.dtype == np.int16 and not _fits(piece):
             self._widen()
-        self._values[self._done : self._done + piece.size] = piece
+        place = self._values[self._done : self._done + piece.size]
+        if piece.ctypes.data != place.ctypes.data:
+            place[:] = piece
         self._done += piece.size
 
     def finish(self, largest_share: float) -> NDArray[Any]:
@@ -63,24 +63,23 @@ class VoxelValues:
             found = f"{self.non_finite} of {total} voxels are NaN or infinite"
             advice = "Replace them by a background value at the source, or raise ingest.max_non_finite."
             raise QuarantineError("NON_FINITE", found, advice)
-        filling = self._smallest
-        if self._wrong and self._in_hounsfield:
-            filling = float(np.clip(np.rint(filling), _INT16.min, _INT16.max))
-        for start, size, packed in self._wrong:
-            self._values[start : start + size][np.unpackbits(packed, count=size).view(bool)] = filling
+        if self._wrong:
+            wrong = np.zeros(total, dtype=bool)
+            for start, places in self._wrong:
+                wrong[start : start + places.size] = places
+            largest = _INT16.max if self._values.dtype == np.int16 else math.inf
+            self._values[wrong] = self._values.min(where=~wrong, initial=largest)
         return self._values
 
     def _without_non_finite(self, piece: NDArray[Any]) -> NDArray[Any]:
-        """The piece with its smallest finite value in place of others, whose places are remembered."""
+        """The piece with 0 in place of values that are no numbers, whose places are remembered."""
         with np.errstate(invalid="ignore"):
             finite = np.abs(piece) <= _LARGEST
-        values = piece[finite]
-        smallest = float(values.min()) if values.size else 0.0
-        if values.size:
-            self._smallest = min(self._smallest, smallest)
-        self._wrong.append((self._done, piece.size, np.packbits(~finite)))
-        self.non_finite += piece.size - values.size
-        return np.where(finite, piece, np.asarray(smallest, dtype=piece.dtype))
+        if finite.all():
+            return piece
+        self._wrong.append((self._done, ~finite))
+        self.non_finite += piece.size - int(np.count_nonzero(finite))
+        return np.where(finite, piece, np.zeros((), dtype=piece.dtype))
 
     def _widen(self) -> None:
         wider = np.empty(self._values.size, dtype=np.float32)
@@ -88,7 +87,15 @@ class VoxelValues:
         self._values = wider
 
 
-def _fits(piece: NDArray[Any], smallest: Any, largest: Any) -> bool:
-    if not (_INT16.min <= smallest and largest <= _INT16.max):
+def _all_finite(piece: NDArray[Any]) -> bool:
+    """Tell in one pass that every value is finite; False where that is not certain."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.dot(piece, piece) < _LARGEST)
+
+
+def _fits(piece: NDArray[Any]) -> bool:
+    if np.can_cast(piece.dtype, np.int16):
+        return True
+    if not (_INT16.min <= piece.min() and piece.max() <= _INT16.max):
         return False
     return piece.dtype.kind != "f" or bool(np.array_equal(piece, np.rint(piece)))
