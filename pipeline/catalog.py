@@ -21,7 +21,7 @@ SERIES_SCHEMA: dict[str, Any] = {
     "subject_id": pl.String,  # pseudonym, or near-duplicate cluster where the source has no subjects
     "subject_source": pl.String,  # patient_id | study | bids | file | case | near_duplicates
     "kind": pl.String,  # volume | image
-    "source": pl.String,  # dicom | nifti | class_folders | medmnist_npz | slice_pairs
+    "source": pl.String,  # dicom | nifti | metaimage | nrrd | class_folders | medmnist_npz | slice_pairs
     "modality": pl.String,  # MR | CT | null for images of unknown origin
     "body_part": pl.String,  # DICOM Body Part Examined, upper case, or null
     "sequence": pl.String,  # T1, T2 ... or null
@@ -75,7 +75,7 @@ _NULLABLE = frozenset(
 )  # fmt: skip
 _ALLOWED = {
     "kind": ["volume", "image"],
-    "source": ["dicom", "nifti", "class_folders", "medmnist_npz", "slice_pairs"],
+    "source": ["dicom", "nifti", "metaimage", "nrrd", "class_folders", "medmnist_npz", "slice_pairs"],
     "unit": ["HU", "signal", "grey"],
 }
 _TABLES = {"series": SERIES_SCHEMA, "lesions": LESION_SCHEMA, "quarantine": QUARANTINE_SCHEMA}

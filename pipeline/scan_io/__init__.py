@@ -3,6 +3,7 @@
 from pipeline.scan_io.dicom_read import SeriesKey, find_dicom_series, is_dicom, read_dicom_series
 from pipeline.scan_io.dicom_write import Acquisition, SeriesIdentity, uid_from, write_dicom_series
 from pipeline.scan_io.image_policy import STRICT, ImagePolicy
+from pipeline.scan_io.metaimage import is_metaimage, read_image, read_metaimage
 from pipeline.scan_io.nifti import is_nifti, read_nifti
 from pipeline.scan_io.nifti_write import write_nifti
 from pipeline.scan_io.pseudo_ct import Algorithm, SourceSeries, write_pseudo_ct_series
@@ -23,8 +24,11 @@ __all__ = [
     "SourceSeries",
     "find_dicom_series",
     "is_dicom",
+    "is_metaimage",
     "is_nifti",
     "read_dicom_series",
+    "read_image",
+    "read_metaimage",
     "read_nifti",
     "sequence_from_text",
     "uid_from",

@@ -1,4 +1,4 @@
-"""NIfTI files whose layout tells what they are: MR or CT, and of which case.
+"""Image files (NIfTI, MetaImage, NRRD) whose layout tells what they are: MR or CT, and of which case.
 
 For layouts where the place of a file, not its name or a JSON beside it, decides. A JSON beside a file may still say
 more about it, but not that it is of another modality.
@@ -9,36 +9,69 @@ from dataclasses import dataclass, replace
 
 from pipeline.errors import QuarantineError
 from pipeline.ingest.found import FoundVolume, Reading
-from pipeline.ingest.scan_parsers import read_nifti_as
+from pipeline.ingest.nifti_parsers import ImageTask, read_image_file
 from pipeline.ingest.source_tree import Refusal, SourceFile
 from pipeline.safe_parse import parse_all
-from pipeline.scan_io import Scan
+from pipeline.scan_io import ImagePolicy, Scan
+from pipeline.scan_io.metaimage import METAIMAGE_SUFFIXES, NRRD_SUFFIXES
+from pipeline.settings import IngestSettings
 
 NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
+IMAGE_FILE_SUFFIXES = NIFTI_SUFFIXES | METAIMAGE_SUFFIXES | NRRD_SUFFIXES
+"""Endings of files that hold one volume each."""
+
+_PAIR_SUFFIXES = (".hdr", ".img")
 
 
 @dataclass(frozen=True)
 class NiftiCase:
-    """One NIfTI file that its layout knows.
+    """One image file that its layout knows.
 
     Attributes:
         file: where it lies.
-        modality: MR or CT.
+        modality: MR or CT; None where the file itself has to tell.
         case: names the subject where the JSON beside the file does not.
         sequence: MR sequence where the layout tells it.
     """
 
     file: SourceFile
-    modality: str
+    modality: str | None
     case: str
     sequence: str | None = None
 
 
+def policy_of(settings: IngestSettings) -> ImagePolicy:
+    """The settings that readers of image files need."""
+    return ImagePolicy(settings.nifti_volume, settings.form_conflict, settings.max_non_finite)
+
+
+def source_of(name: str) -> str | None:
+    """Format of an image file by its name, as the catalog has it; None for other files.
+
+    >>> source_of("a/ct.nii.gz"), source_of("CT.MHA"), source_of("a.nhdr"), source_of("a.dcm")
+    ('nifti', 'metaimage', 'nrrd', None)
+    """
+    lowered = name.lower()
+    endings = {"nifti": NIFTI_SUFFIXES, "metaimage": METAIMAGE_SUFFIXES, "nrrd": NRRD_SUFFIXES}
+    return next((source for source, suffixes in endings.items() if lowered.endswith(tuple(suffixes))), None)
+
+
+def refused_pairs(files: Sequence[SourceFile]) -> list[Refusal]:
+    """A refusal for each .hdr/.img pair (Analyze, or NIfTI in two files), which would else go unnoticed."""
+    halves: dict[tuple[str, str], list[str]] = {}
+    for file in files:
+        if file.suffix in _PAIR_SUFFIXES:
+            halves.setdefault((file.folder, file.stem), []).append(file.name)
+    error = QuarantineError("UNSUPPORTED_FORMAT", "a .hdr/.img pair", "Convert the pair to one .nii file.")
+    return [Refusal(tuple(sorted(names)), error) for names in halves.values() if len(names) > 1]
+
+
 def read_cases(reading: Reading, cases: Sequence[NiftiCase]) -> Iterator[tuple[NiftiCase, FoundVolume | Refusal]]:
     """Every case with its volume, or with why there is none, in the order given."""
-    tasks = [(case.file.path, case.modality) for case in cases]
+    policy = policy_of(reading.settings)
+    tasks = [ImageTask(case.file.path, policy, case.modality) for case in cases]
     for count, (case, outcome) in enumerate(
-        zip(cases, parse_all(read_nifti_as, tasks, reading.limits), strict=True), start=1
+        zip(cases, parse_all(read_image_file, tasks, reading.limits), strict=True), start=1
     ):
         names = (case.file.name,)
         refusal = outcome.refusal or unusable(outcome.result, reading.settings.min_slices)
@@ -83,4 +116,5 @@ def unusable(scan: Scan | None, min_slices: int) -> QuarantineError | None:
 def _volume(scan: Scan, case: NiftiCase, names: tuple[str, ...]) -> FoundVolume:
     facts = replace(scan.facts, sequence_name=case.sequence or scan.facts.sequence_name)
     subject, source = (facts.patient_id, "patient_id") if facts.patient_id else (case.case, "case")
-    return FoundVolume(replace(scan, facts=facts), "nifti", f"nifti\0{names[0]}", subject, source, names)
+    word = f"nifti\0{names[0]}"
+    return FoundVolume(replace(scan, facts=facts), source_of(names[0]) or "nifti", word, subject, source, names)

@@ -1,12 +1,12 @@
-"""Scans: DICOM series and NIfTI files in any mixture of folders, and an optional ``lesions.csv`` at the root.
+"""Scans: DICOM series and image files in any mixture of folders, and an optional ``lesions.csv`` at the root.
 
-DICOM is found by content, NIfTI by name. A subject is the PatientID of DICOM (the study where it is missing), the
-``sub-`` label of BIDS, else the PatientID in the JSON beside a NIfTI file, else its file name. Equal words are one
-subject, wherever they come from.
+DICOM is found by content, image files (NIfTI, MetaImage, NRRD) by name. A subject is the PatientID of DICOM (the study
+where it is missing), the ``sub-`` label of BIDS, else the PatientID in the JSON beside an image file, else its file
+name. Equal words are one subject, wherever they come from.
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,16 +14,17 @@ from pipeline.errors import QuarantineError
 from pipeline.ingest.found import Found, FoundVolume, Ignored, Layout, Reading
 from pipeline.ingest.isolated import parse_each
 from pipeline.ingest.layouts.claims import claimed
-from pipeline.ingest.layouts.nifti_cases import NIFTI_SUFFIXES, unusable
+from pipeline.ingest.layouts.dicom_names import may_be_dicom
+from pipeline.ingest.layouts.nifti_cases import IMAGE_FILE_SUFFIXES, policy_of, refused_pairs, source_of, unusable
 from pipeline.ingest.layouts.scan_lesions import VolumePlaces, lesions
 from pipeline.ingest.lesion_table import TABLE_NAME, LesionRow, read_lesion_table
-from pipeline.ingest.scan_parsers import Paths, read_keys, read_nifti_files, read_series
+from pipeline.ingest.nifti_parsers import ImageTask, read_image_file
+from pipeline.ingest.scan_parsers import Paths, read_keys, read_series
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree, looks_dicom
 from pipeline.safe_parse import Outcome, parse_all
 from pipeline.scan_io import Scan, SeriesKey
+from pipeline.scan_io.sidecar import stem
 
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
-_NOTES = frozenset({"readme", "license", "licence", "changes", "copying", "notice", "makefile", "version"})
 _BIDS_SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[_/.])")
 _BIDS_ENDING = re.compile(r"_(T1w|T2w|PDw|T2starw|FLAIR|inplaneT1|inplaneT2|T1map|T2map|ct|CT)$")
 
@@ -31,12 +32,14 @@ _BIDS_ENDING = re.compile(r"_(T1w|T2w|PDw|T2starw|FLAIR|inplaneT1|inplaneT2|T1ma
 def recognize(tree: SourceTree) -> str | None:
     """See `Layout.recognize`; files that a more special layout knows are left to it."""
     special = claimed(tree)
-    nifti = sum(file.suffix in NIFTI_SUFFIXES and file.name not in special for file in tree.files)
-    dicom = sum(looks_dicom(file) for file in tree.files if _may_be_dicom(file))
-    if nifti + dicom == 0:
+    images = Counter(source_of(file.name) for file in tree.files if file.name not in special)
+    nifti, other = images["nifti"], images["metaimage"] + images["nrrd"]
+    dicom = sum(looks_dicom(file) for file in tree.files if may_be_dicom(file) and file.name not in special)
+    if nifti + other + dicom == 0:
         return None
+    others = f", {other} MetaImage or NRRD files" if other else ""
     table = f", with {TABLE_NAME}" if TABLE_NAME in tree.named() else ""
-    return f"{dicom} DICOM files by content, {nifti} NIfTI files{table}"
+    return f"{dicom} DICOM files by content, {nifti} NIfTI files{others}{table}"
 
 
 def read(reading: Reading) -> Iterator[Found]:
@@ -44,10 +47,12 @@ def read(reading: Reading) -> Iterator[Found]:
     files = reading.tree.named()
     rows = read_lesion_table(files[TABLE_NAME]) if TABLE_NAME in files else []
     masks = {row.mask_path for row in rows}
-    dicom = [file for file in reading.tree.files if _may_be_dicom(file) and looks_dicom(file)]
-    nifti = [file for file in reading.tree.files if file.suffix in NIFTI_SUFFIXES and file.name not in masks]
-    known = {file.name for file in (*dicom, *nifti)} | masks
+    dicom = [file for file in reading.tree.files if may_be_dicom(file) and looks_dicom(file)]
+    nifti = [file for file in reading.tree.files if file.suffix in IMAGE_FILE_SUFFIXES and file.name not in masks]
+    pairs = refused_pairs(reading.tree.files)
+    known = {file.name for file in (*dicom, *nifti)} | masks | {name for pair in pairs for name in pair.names}
     strays = _strays(reading.tree, known)
+    yield from pairs
     yield Ignored(len(set(files) - known) - len(strays))
     for stray in strays:
         advice = "Convert it to DICOM Part 10 if it is an image; it is never read by force."
@@ -101,8 +106,9 @@ def _outcomes(
         else:
             yield outcome
     yield from parse_all(read_series, again, reading.limits)
-    single: list[Paths] = [(file.path,) for file in nifti]
-    yield from parse_all(read_nifti_files, single, reading.limits)
+    policy = policy_of(reading.settings)
+    for image in parse_all(read_image_file, [ImageTask(file.path, policy) for file in nifti], reading.limits):
+        yield Outcome((image.task.path,), image.result, image.refusal)
 
 
 def _by_folder(paths: Paths) -> list[Paths]:
@@ -114,9 +120,9 @@ def _by_folder(paths: Paths) -> list[Paths]:
 
 def _found(scan: Scan, names: tuple[str, ...]) -> FoundVolume:
     facts = scan.facts
-    if _is_nifti(names[0]):
+    if (kind := source_of(names[0])) is not None:
         subject, source = _nifti_subject(names[0], facts.patient_id)
-        return FoundVolume(scan, "nifti", f"nifti\0{names[0]}", subject, source, names)
+        return FoundVolume(scan, kind, f"nifti\0{names[0]}", subject, source, names)
     orientation = ",".join(f"{value:.3f}" for value in scan.geometry.direction.ravel() + 0.0)
     word = f"dicom\0{facts.series_uid or names[0]}\0{orientation}\0{scan.geometry.shape[:2]}"
     if facts.patient_id:
@@ -125,7 +131,7 @@ def _found(scan: Scan, names: tuple[str, ...]) -> FoundVolume:
 
 
 def _nifti_subject(name: str, patient_id: str | None) -> tuple[str, str]:
-    """Word and source of a NIfTI file's subject.
+    """Word and source of an image file's subject.
 
     >>> _nifti_subject("sub-07/anat/sub-07_T1w.nii.gz", None), _nifti_subject("ct/case3_ct.nii", None)
     (('sub-07', 'bids'), ('case3', 'file'))
@@ -135,24 +141,12 @@ def _nifti_subject(name: str, patient_id: str | None) -> tuple[str, str]:
         return label[1], "bids"
     if patient_id is not None:
         return patient_id, "patient_id"
-    stem = re.sub(r"\.nii(\.gz)?$", "", name.rpartition("/")[2], flags=re.IGNORECASE)
-    return _BIDS_ENDING.sub("", stem), "file"
+    return _BIDS_ENDING.sub("", stem(Path(name))), "file"
 
 
 def _strays(tree: SourceTree, known: set[str]) -> list[SourceFile]:
     """Files that by their name could be DICOM but by their content are not."""
-    return [file for file in tree.files if file.name not in known and _may_be_dicom(file) and file.size > 0]
-
-
-def _may_be_dicom(file: SourceFile) -> bool:
-    """DICOM endings, no ending, or the numbers that a UID used as a name ends with; content decides."""
-    if file.suffix in DICOM_SUFFIXES or file.suffix[1:].isdigit():
-        return True
-    return not file.suffix and file.stem.lower() not in _NOTES
-
-
-def _is_nifti(name: str) -> bool:
-    return name.lower().endswith(tuple(NIFTI_SUFFIXES))
+    return [file for file in tree.files if file.name not in known and may_be_dicom(file) and file.size > 0]
 
 
 _DUPLICATE = QuarantineError(
