@@ -1,1 +1,1 @@
-"""Read DICOM files into volumes."""
+"""Read DICOM files into volumes: headers, then grouping, then pixels."""

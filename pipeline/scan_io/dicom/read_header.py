@@ -1,0 +1,263 @@
+"""One DICOM file to a `DicomHeader`; runs in the parsing process and stops before the pixels."""
+
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from pydicom.uid import UID
+
+from pipeline.errors import InputError, QuarantineError
+from pipeline.geometry import slice_normal
+from pipeline.scan_io.dicom import multiframe
+from pipeline.scan_io.dicom.attributes import Attributes
+from pipeline.scan_io.dicom.exclusions import ENHANCED_CLASSES, Refused, exclusion, is_derived, kind_of
+from pipeline.scan_io.dicom.guard import check_pixel_claims
+from pipeline.scan_io.dicom.header import DicomHeader, FrameHeader, Kind, PixelFormat
+from pipeline.scan_io.dicom.mosaic import is_mosaic, tiles
+from pipeline.scan_io.dicom.open_file import OpenedFile, open_file
+from pipeline.scan_io.dicom.vendor_elements import b_value, part
+from pipeline.scan_io.scan import ScanFacts, sequence_from_text
+
+NATIVE_SYNTAXES = frozenset(
+    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"}
+)
+"""Implicit, explicit, big endian, deflated (PS3.5 A.1, A.2, A.3, A.5)."""
+
+_JPEG = "1.2.840.10008.1.2.4."
+DECODED_SYNTAXES = NATIVE_SYNTAXES | {
+    "1.2.840.10008.1.2.5",
+    *(_JPEG + number for number in ("50", "51", "57", "70", "80", "81", "90", "91", "201", "202", "203")),
+}
+"""Native ones, RLE, JPEG baseline, extended and lossless, JPEG-LS, JPEG 2000, high-throughput JPEG 2000."""
+
+_LOSSY_SYNTAXES = frozenset(_JPEG + number for number in ("50", "51", "81"))
+
+
+class _Place(NamedTuple):
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    pixel_spacing: tuple[float, ...]
+
+
+def read_header(path: Path) -> DicomHeader:
+    """Read what the file says of itself.
+
+    A file that is no usable image, but that can be read, comes with a ``refusal``.
+
+    Raises:
+        QuarantineError: the file cannot be read: NOT_DICOM, TRUNCATED, TOO_DEEP, EXPANSION_LIMIT, BAD_VALUE ...
+    """
+    opened = open_file(path)
+    attributes = opened.attributes
+    sop_class = attributes.text("SOPClassUID") or ""
+    kind = kind_of(sop_class)
+    if kind == "image":
+        return _image(opened, sop_class)
+    refusal = exclusion(sop_class, (), attributes) if kind == "other" else None
+    return _header(opened, kind, sop_class, refusal)
+
+
+def _image(opened: OpenedFile, sop_class: str) -> DicomHeader:
+    attributes = opened.attributes
+    image_type = tuple(value.upper().strip() for value in attributes.texts("ImageType"))
+    refusal = exclusion(sop_class, image_type, attributes) or _undecodable(opened.transfer_syntax_uid)
+    if refusal is not None:
+        return _header(opened, "image", sop_class, refusal)
+    try:
+        pixels = _pixel_format(attributes)
+        across, frames = _frames(sop_class, image_type, pixels, attributes)
+        _check_places(frames)
+        _check_rescale(frames, attributes)
+    except QuarantineError as error:
+        return _header(opened, "image", sop_class, (error.reason, error.found, error.advice))
+    damage = _damage(opened, pixels)
+    lossy = opened.transfer_syntax_uid in _LOSSY_SYNTAXES or attributes.text("LossyImageCompression") == "01"
+    return DicomHeader(
+        kind="image",
+        modality=(attributes.text("Modality") or "").upper(),
+        sop_class_uid=sop_class,
+        sop_instance_uid=attributes.text("SOPInstanceUID") or "",
+        transfer_syntax_uid=opened.transfer_syntax_uid,
+        size=opened.size,
+        facts=_facts(attributes),
+        pixels=pixels,
+        pixel_offset=opened.pixel_offset,
+        pixel_length=opened.pixel_length,
+        tiles_across=across,
+        slice_distance_mm=attributes.number("SpacingBetweenSlices") or attributes.number("SliceThickness"),
+        gantry_tilt_degrees=attributes.number("GantryDetectorTilt"),
+        derived=is_derived(image_type, lossy),
+        lossy=lossy,
+        refusal=damage,
+        damaged=damage is not None,
+        frames=frames,
+    )
+
+
+def _header(opened: OpenedFile, kind: Kind, sop_class: str, refusal: Refused | None) -> DicomHeader:
+    attributes = opened.attributes
+    return DicomHeader(
+        kind=kind,
+        modality=(attributes.text("Modality") or "").upper()[:16],
+        sop_class_uid=sop_class,
+        sop_instance_uid=attributes.text("SOPInstanceUID") or "",
+        transfer_syntax_uid=opened.transfer_syntax_uid,
+        size=opened.size,
+        facts=_facts(attributes),
+        refusal=refusal,
+    )
+
+
+def _undecodable(transfer_syntax_uid: str) -> Refused | None:
+    if transfer_syntax_uid in DECODED_SYNTAXES:
+        return None
+    known = UID(transfer_syntax_uid)
+    name = str(known.name) if known.name != transfer_syntax_uid else "a transfer syntax outside the standard"
+    return "UNSUPPORTED_SYNTAX", name, "Export without compression, or with a lossless JPEG."
+
+
+def _pixel_format(attributes: Attributes) -> PixelFormat:
+    whole = attributes.whole
+    allocated = whole("BitsAllocated") or 16
+    stored = whole("BitsStored") or allocated
+    high = whole("HighBit")
+    high = stored - 1 if high is None else high
+    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
+        found = f"{stored} bits stored up to bit {high} of {allocated}"
+        raise QuarantineError("UNSUPPORTED_PIXELS", found, "Export with 8 or 16 bits allocated.")
+    return PixelFormat(
+        rows=whole("Rows") or 0,
+        columns=whole("Columns") or 0,
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=high,
+        signed=whole("PixelRepresentation") == 1,
+        inverted=attributes.text("PhotometricInterpretation") == "MONOCHROME1",
+        padding=_padding(attributes),
+    )
+
+
+def _padding(attributes: Attributes) -> tuple[int, int] | None:
+    value = attributes.whole("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = attributes.whole("PixelPaddingRangeLimit")
+    other = value if limit is None else limit
+    return min(value, other), max(value, other)
+
+
+def _frames(
+    sop_class: str, image_type: tuple[str, ...], pixels: PixelFormat, attributes: Attributes
+) -> tuple[int, tuple[FrameHeader, ...]]:
+    """Tiles in a row, and the frames."""
+    if sop_class in ENHANCED_CLASSES:
+        return 1, multiframe.frames(attributes)
+    count = attributes.whole("NumberOfFrames") or 1
+    if count != 1:
+        found = f"{count} frames with the place of one"
+        raise QuarantineError("MISSING_GEOMETRY", found, "Export as single-frame or enhanced MR or CT images.")
+    frame = _classic(image_type, attributes)
+    return tiles(frame, pixels.rows, pixels.columns, attributes) if is_mosaic(image_type) else (1, (frame,))
+
+
+def _classic(image_type: tuple[str, ...], attributes: Attributes) -> FrameHeader:
+    place = _Place(*(attributes.numbers(name) for name in _PLACE))
+    for name, count, values in zip(_PLACE, (3, 6, 2), place, strict=True):
+        if len(values) != count:
+            raise QuarantineError("MISSING_GEOMETRY", f"no usable {name}", "Export with complete geometry.")
+    rest = image_type[2:]
+    return FrameHeader(
+        frame=0,
+        tile=-1,
+        position=cast("tuple[float, float, float]", place.position),
+        orientation=cast("tuple[float, float, float, float, float, float]", place.orientation),
+        pixel_spacing=cast("tuple[float, float]", place.pixel_spacing),
+        slope=attributes.number("RescaleSlope"),
+        intercept=attributes.number("RescaleIntercept"),
+        lookup=attributes.has("ModalityLUTSequence"),
+        image_type=rest,
+        part=part(rest, attributes),
+        echo_number=attributes.whole("EchoNumbers"),
+        echo_time_ms=attributes.number("EchoTime"),
+        b_value=b_value(attributes),
+        time_index=attributes.whole("TemporalPositionIdentifier"),
+        acquisition_number=attributes.whole("AcquisitionNumber"),
+        instance_number=attributes.whole("InstanceNumber"),
+        acquisition_time=attributes.text("AcquisitionTime"),
+    )
+
+
+_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+
+
+def _check_places(frames: tuple[FrameHeader, ...]) -> None:
+    """Refuse directions that are not perpendicular unit vectors and spacings that are not positive."""
+    seen: set[tuple[float, ...]] = set()
+    for frame in frames:
+        if frame.orientation not in seen:
+            seen.add(frame.orientation)
+            try:
+                slice_normal(frame.orientation)
+            except InputError as error:
+                raise QuarantineError("BAD_ORIENTATION", error.found, "Export with valid cosines.") from error
+        if min(frame.pixel_spacing) <= 0 or max(map(abs, (*frame.position, *frame.pixel_spacing))) > 1e6:
+            found = (
+                f"pixels of {frame.pixel_spacing[0]:g} x {frame.pixel_spacing[1]:g} mm, or a place beyond a kilometer"
+            )
+            raise QuarantineError("BAD_GEOMETRY", found, "Export with valid geometry.")
+
+
+def _check_rescale(frames: tuple[FrameHeader, ...], attributes: Attributes) -> None:
+    """Refuse CT that does not say how stored values become HU (PS3.3 C.8.2.1.1.5)."""
+    if (attributes.text("Modality") or "").upper() != "CT":
+        return
+    if any(frame.slope in (None, 0.0) or frame.intercept is None for frame in frames if not frame.lookup):
+        found = "CT without RescaleSlope and RescaleIntercept"
+        raise QuarantineError("MISSING_RESCALE", found, "Export with HU scaling.")
+
+
+def _damage(opened: OpenedFile, pixels: PixelFormat) -> Refused | None:
+    """Why the pixels of a file with a sound header cannot be read, as far as it shows without decoding."""
+    frames = opened.attributes.whole("NumberOfFrames") or 1
+    expected = pixels.rows * pixels.columns * frames * pixels.bits_allocated // 8
+    held = opened.pixel_length
+    native = opened.transfer_syntax_uid in NATIVE_SYNTAXES
+    if held is not None and opened.pixel_offset is not None:
+        held = min(held, opened.size - opened.pixel_offset)
+        if held < expected:
+            return (
+                "TRUNCATED",
+                f"{max(held, 0)} of {expected} bytes of pixel data",
+                "Copy the file again from its source.",
+            )
+    try:
+        samples = opened.attributes.whole("SamplesPerPixel") or 1
+        held = opened.size if held is None else held
+        check_pixel_claims(
+            pixels.rows, pixels.columns, frames, samples, pixels.bits_allocated, held, opened.transfer_syntax_uid
+        )
+    except QuarantineError as error:
+        return error.reason, error.found, error.advice
+    _ = native
+    return None
+
+
+def _facts(attributes: Attributes) -> ScanFacts:
+    text = attributes.text
+    description = text("SeriesDescription")
+    is_mr = (text("Modality") or "").upper() == "MR"
+    return ScanFacts(
+        patient_id=text("PatientID"),
+        study_uid=text("StudyInstanceUID"),
+        study_id=text("StudyID"),
+        study_date=text("StudyDate"),
+        study_time=text("StudyTime"),
+        series_uid=text("SeriesInstanceUID"),
+        frame_of_reference_uid=text("FrameOfReferenceUID"),
+        patient_position=text("PatientPosition"),
+        body_part=text("BodyPartExamined"),
+        sequence_name=sequence_from_text(description, text("ProtocolName"), text("SequenceName")) if is_mr else None,
+        series_description=description,
+        patient_sex=text("PatientSex"),
+        patient_age=text("PatientAge"),
+        burned_in_annotation=text("BurnedInAnnotation"),
+    )
