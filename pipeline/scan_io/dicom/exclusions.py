@@ -92,7 +92,7 @@ def _not_anatomy(sop_class_uid: str, image_type: Sequence[str]) -> Refused | Non
 
 
 def is_derived(image_type: Sequence[str], lossy: bool) -> bool:
-    """Whether an image was computed from others; lossy compression alone also makes it DERIVED\\PRIMARY."""
+    """Whether an image was computed from others; lossy compression alone also makes it DERIVED and PRIMARY."""
     if not image_type or image_type[0] != "DERIVED":
         return False
     return not (lossy and len(image_type) > 1 and image_type[1] == "PRIMARY")

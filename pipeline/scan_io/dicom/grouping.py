@@ -24,7 +24,8 @@ SPACING_TOLERANCE = 1e-4
 """Largest relative difference of pixel spacings inside one volume."""
 
 _TERMS = frozenset(
-    "M P R I W F IP OP WATER FAT IN_PHASE OUT_PHASE OPP_PHASE ADC TRACEW FA T1 T2 B0 PHASE MAP FFE SE IR TSE".split()
+    {"W", "F", "IP", "OP", "WATER", "FAT", "IN_PHASE", "OUT_PHASE", "OPP_PHASE", "ADC", "TRACEW", "FA", "T1", "T2"}
+    | {"M", "P", "R", "I", "B0", "PHASE", "MAP", "FFE", "SE", "IR", "TSE"}
 )
 """Values of ImageType that a label may quote."""
 

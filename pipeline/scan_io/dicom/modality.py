@@ -51,11 +51,7 @@ def _linear(stored: Pixels, frame: FrameHeader) -> NDArray[Any]:
     if slope == 1.0 and intercept.is_integer():
         low, high = int(stored.min()) + int(intercept), int(stored.max()) + int(intercept)
         if _INT16.min <= low and high <= _INT16.max:
-            return (
-                np.add(stored, int(intercept), dtype=np.int32).astype(np.int16)
-                if intercept
-                else stored.astype(np.int16)
-            )
+            return np.add(stored, int(intercept), dtype=np.int32).astype(np.int16)
     return np.asarray(stored, dtype=np.float64) * slope + intercept
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.errors import QuarantineError
 from pipeline.scan_io.dicom.attributes import Attributes
-from pipeline.scan_io.dicom.csa import NotCSA, csa_values
+from pipeline.scan_io.dicom.csa import CSAError, csa_values
 from pipeline.scan_io.dicom.header import FrameHeader
 
 _WANTED = frozenset({"NumberOfImagesInMosaic", "SliceNormalVector"})
@@ -31,7 +31,8 @@ def tiles(sheet: FrameHeader, rows: int, columns: int, attributes: Attributes) -
 
     Args:
         sheet: the frame as if it were one image.
-        rows, columns: size of the sheet.
+        rows: size of the sheet.
+        columns: size of the sheet.
         attributes: the header.
 
     Raises:
@@ -66,7 +67,7 @@ def _layout(attributes: Attributes) -> tuple[int, np.ndarray[tuple[int], np.dtyp
         values = csa_values(content, _WANTED) if isinstance(content, bytes) else {}
         normal = np.array([float(value) for value in values.get("SliceNormalVector", ())])
         counts = [int(value) for value in values.get("NumberOfImagesInMosaic", ())[:1]]
-    except (NotCSA, ValueError):
+    except (CSAError, ValueError):
         raise _unclear("a CSA header that cannot be read") from None
     told = attributes.private("SIEMENS MR HEADER", 0x0019, 0x0A)
     counts += [int(told)] if isinstance(told, int) else []
@@ -74,9 +75,7 @@ def _layout(attributes: Attributes) -> tuple[int, np.ndarray[tuple[int], np.dtyp
     if normal.shape != (3,) or not np.isfinite(normal).all():
         raise _unclear("a mosaic without its SliceNormalVector")
     if not counts or len(set(counts)) > 1 or not 1 <= counts[0] <= _MAXIMUM_TILES:
-        raise _unclear(
-            f"{len(set(counts))} different numbers of tiles" if counts else "a mosaic without its number of tiles"
-        )
+        raise _unclear(f"{len(set(counts))} different numbers of tiles in a mosaic")
     return counts[0], normal
 
 

@@ -18,9 +18,7 @@ from pipeline.errors import QuarantineError
 from pipeline.scan_io.dicom.guard import check_pixel_claims
 from pipeline.scan_io.dicom.header import DicomHeader, FrameHeader, PixelFormat
 from pipeline.scan_io.dicom.open_file import dataset
-
-BIG_ENDIAN = "1.2.840.10008.1.2.2"
-_NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", BIG_ENDIAN, "1.2.840.10008.1.2.1.99"})
+from pipeline.scan_io.dicom.transfer_syntaxes import BIG_ENDIAN, NATIVE
 
 Pixels = NDArray[Any]
 
@@ -55,7 +53,7 @@ class FrameSource:
             return self._sheets[path, number]
         if header.pixel_offset is not None:
             raw = _native(path, header.pixel_offset, pixels, number)
-        elif header.transfer_syntax_uid in _NATIVE:
+        elif header.transfer_syntax_uid in NATIVE:
             raw = self._parsed(path, pixels, number, header.transfer_syntax_uid == BIG_ENDIAN)
         else:
             raw = self._decoded(path, header, pixels, number)

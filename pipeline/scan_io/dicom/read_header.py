@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from pydicom.uid import UID
-
 from pipeline.errors import InputError, QuarantineError
 from pipeline.geometry import slice_normal
 from pipeline.scan_io.dicom import multiframe
@@ -14,22 +12,9 @@ from pipeline.scan_io.dicom.guard import check_pixel_claims
 from pipeline.scan_io.dicom.header import DicomHeader, FrameHeader, Kind, PixelFormat
 from pipeline.scan_io.dicom.mosaic import is_mosaic, tiles
 from pipeline.scan_io.dicom.open_file import OpenedFile, open_file
+from pipeline.scan_io.dicom.transfer_syntaxes import LOSSY, PLAIN, undecodable
 from pipeline.scan_io.dicom.vendor_elements import b_value, part
 from pipeline.scan_io.scan import ScanFacts, sequence_from_text
-
-NATIVE_SYNTAXES = frozenset(
-    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"}
-)
-"""Implicit, explicit, big endian, deflated (PS3.5 A.1, A.2, A.3, A.5)."""
-
-_JPEG = "1.2.840.10008.1.2.4."
-DECODED_SYNTAXES = NATIVE_SYNTAXES | {
-    "1.2.840.10008.1.2.5",
-    *(_JPEG + number for number in ("50", "51", "57", "70", "80", "81", "90", "91", "201", "202", "203")),
-}
-"""Native ones, RLE, JPEG baseline, extended and lossless, JPEG-LS, JPEG 2000, high-throughput JPEG 2000."""
-
-_LOSSY_SYNTAXES = frozenset(_JPEG + number for number in ("50", "51", "81"))
 
 
 class _Place(NamedTuple):
@@ -59,7 +44,7 @@ def read_header(path: Path) -> DicomHeader:
 def _image(opened: OpenedFile, sop_class: str) -> DicomHeader:
     attributes = opened.attributes
     image_type = tuple(value.upper().strip() for value in attributes.texts("ImageType"))
-    refusal = exclusion(sop_class, image_type, attributes) or _undecodable(opened.transfer_syntax_uid)
+    refusal = exclusion(sop_class, image_type, attributes) or undecodable(opened.transfer_syntax_uid)
     if refusal is not None:
         return _header(opened, "image", sop_class, refusal)
     try:
@@ -70,7 +55,7 @@ def _image(opened: OpenedFile, sop_class: str) -> DicomHeader:
     except QuarantineError as error:
         return _header(opened, "image", sop_class, (error.reason, error.found, error.advice))
     damage = _damage(opened, pixels)
-    lossy = opened.transfer_syntax_uid in _LOSSY_SYNTAXES or attributes.text("LossyImageCompression") == "01"
+    lossy = opened.transfer_syntax_uid in LOSSY or attributes.text("LossyImageCompression") == "01"
     return DicomHeader(
         kind="image",
         modality=(attributes.text("Modality") or "").upper(),
@@ -105,14 +90,6 @@ def _header(opened: OpenedFile, kind: Kind, sop_class: str, refusal: Refused | N
         facts=_facts(attributes),
         refusal=refusal,
     )
-
-
-def _undecodable(transfer_syntax_uid: str) -> Refused | None:
-    if transfer_syntax_uid in DECODED_SYNTAXES:
-        return None
-    known = UID(transfer_syntax_uid)
-    name = str(known.name) if known.name != transfer_syntax_uid else "a transfer syntax outside the standard"
-    return "UNSUPPORTED_SYNTAX", name, "Export without compression, or with a lossless JPEG."
 
 
 def _pixel_format(attributes: Attributes) -> PixelFormat:
@@ -219,25 +196,19 @@ def _damage(opened: OpenedFile, pixels: PixelFormat) -> Refused | None:
     """Why the pixels of a file with a sound header cannot be read, as far as it shows without decoding."""
     frames = opened.attributes.whole("NumberOfFrames") or 1
     expected = pixels.rows * pixels.columns * frames * pixels.bits_allocated // 8
-    held = opened.pixel_length
-    native = opened.transfer_syntax_uid in NATIVE_SYNTAXES
-    if held is not None and opened.pixel_offset is not None:
-        held = min(held, opened.size - opened.pixel_offset)
+    held = opened.size
+    if opened.pixel_offset is not None:
+        held = max(0, min(opened.pixel_length or 0, opened.size - opened.pixel_offset))
         if held < expected:
-            return (
-                "TRUNCATED",
-                f"{max(held, 0)} of {expected} bytes of pixel data",
-                "Copy the file again from its source.",
-            )
+            return "TRUNCATED", f"{held} of {expected} bytes of pixel data", "Copy the file again from its source."
+    elif opened.transfer_syntax_uid in PLAIN and pixels.bits_allocated <= 16:
+        return "TRUNCATED", "an image without its pixel data", "Copy the file again from its source."
     try:
-        samples = opened.attributes.whole("SamplesPerPixel") or 1
-        held = opened.size if held is None else held
         check_pixel_claims(
-            pixels.rows, pixels.columns, frames, samples, pixels.bits_allocated, held, opened.transfer_syntax_uid
+            pixels.rows, pixels.columns, frames, 1, pixels.bits_allocated, held, opened.transfer_syntax_uid
         )
     except QuarantineError as error:
         return error.reason, error.found, error.advice
-    _ = native
     return None
 
 

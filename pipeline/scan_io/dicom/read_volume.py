@@ -17,7 +17,7 @@ from pipeline.scan_io.scan import HU_MINIMUM, Scan, ScanFacts
 _INT16 = np.iinfo(np.int16)
 
 
-class DamagedFile(QuarantineError):
+class DamagedFileError(QuarantineError):
     """One file of a volume cannot be decoded.
 
     Attributes:
@@ -36,7 +36,7 @@ def read_volume(plan: VolumePlan) -> Scan:
         where int16 cannot hold them. A tilted CT is corrected (`pipeline.scan_io.dicom.tilt`).
 
     Raises:
-        DamagedFile: a file cannot be read or decoded.
+        DamagedFileError: a file cannot be read or decoded.
         QuarantineError: DUPLICATE_POSITION, and what `stack` refuses.
     """
     first = plan.headers[plan.frames[0].file]
@@ -82,9 +82,9 @@ def _stored(plan: VolumePlan, planned: PlannedFrame, source: FrameSource) -> tup
     except QuarantineError as error:
         if isinstance(error.__cause__, MemoryError):
             raise
-        damage = DamagedFile(error.reason, error.found, error.advice)
+        damage = DamagedFileError(error.reason, error.found, error.advice)
     except OSError as error:
-        damage = DamagedFile(
+        damage = DamagedFileError(
             "UNREADABLE", type(error).__name__, "Give yourself permission to read it, or copy it again."
         )
     damage.file = planned.file
