@@ -3,10 +3,12 @@
 `pipeline.settings_loading` reads them from YAML, environment and command line.
 """
 
+import math
 import re
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Track = Literal["lesions", "mr_to_ct"]
 DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
@@ -243,7 +245,24 @@ class EvaluateMRToCTSettings(FrozenSettings):
     mask_dilation_px: Annotated[int, Field(ge=0)] = Field(
         10, description="In-plane dilation of the body outline that the masked metrics use, in pixels."
     )
+    stopping_power: tuple[tuple[float, float], ...] | None = Field(
+        None,
+        description="Pairs of HU and relative stopping power for water-equivalent path lengths; none: ICRU 44 tissues.",
+    )
+    wepl_directions: Count = Field(18, description="Beam directions over half a turn of the water-equivalent paths.")
     bootstrap: Resamples = 500
+
+    @field_validator("stopping_power")
+    @classmethod
+    def _ascending(cls, points: tuple[tuple[float, float], ...] | None) -> tuple[tuple[float, float], ...] | None:
+        rising = points is None or (
+            len(points) >= 2
+            and all(low[0] < high[0] for low, high in pairwise(points))
+            and all(math.isfinite(hu) and 0 <= rsp < math.inf for hu, rsp in points)
+        )
+        if not rising:
+            raise ValueError("two or more pairs of HU, strictly ascending, and a relative stopping power of 0 or more")
+        return points
 
 
 class EvaluateSettings(FrozenSettings):

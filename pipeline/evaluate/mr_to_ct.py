@@ -17,18 +17,13 @@ from pipeline.evaluate.mr_to_ct_cases import (
     score,
     scoring_for,
 )
+from pipeline.evaluate.mr_to_ct_geometry import geometry_row, geometry_table, geometry_verdict
+from pipeline.evaluate.mr_to_ct_tables import TITLES, case_table, score_names, structure_table, summary_table
 from pipeline.metrics.bootstrap import mean_interval
 from pipeline.prepared_set import VolumeSet
 from pipeline.records import ProgressCallback
-from pipeline.results import Cell, Column, Headline, Results, ResultTable, Verdict
+from pipeline.results import Cell, Headline, Results, Verdict
 from pipeline.settings import EvaluateMRToCTSettings
-
-_TITLES = {
-    "pseudo_ct": "pseudo-CT",
-    "intensity_lookup": "baseline: best intensity lookup",
-    "mean_ct": "baseline: one value (median CT)",
-}
-_MEANS = ("mae", "mean_error", "psnr", "ms_ssim", "mae_bone", "mae_soft_tissue", "mae_air", "dice_bone")
 
 
 def evaluate_translation(
@@ -48,9 +43,10 @@ def evaluate_translation(
         progress: told after every case.
     """
     cases = pl.read_parquet(translated / "cases.parquet").to_dicts()
-    scoring = scoring_for(volumes.facts, settings.dialect, settings.mask_dilation_px)
+    scoring = scoring_for(volumes.facts, settings)
     baselines = fit_baselines(volumes)
     rows: list[dict[str, Any]] = []
+    places: list[dict[str, Cell]] = []
     unscored: Counter[str] = Counter()
     for number, case in enumerate(cases, 1):
         mr = volumes.row(case["volume"])
@@ -64,16 +60,21 @@ def evaluate_translation(
             unscored["no body in the CT within the MR's field of view"] += 1
             continue
         made = predictions(volumes, mr, translated / case["prepared_path"], baselines, scoring.unit)
+        places.append(geometry_row(case, translated, ct, made["pseudo_ct"], mask))
+        if not places[-1]["comparable"]:
+            unscored[f"another geometry than its MR ({places[-1]['finding']})"] += 1
+            continue
         for method in METHODS:
             if method in made:
                 place = {name: case[name] for name in ("subject_id", "series_id", "split")}
                 rows.append({"method": method, **place, **score(ct, made[method], mask, scoring)})
         progress("cases scored", number, len(cases))
-    return _results(rows, scoring, settings, seed, unscored, volumes.facts.get("left_out", {}), translated)
+    return _results(rows, places, scoring, settings, seed, unscored, volumes.facts.get("left_out", {}), translated)
 
 
 def _results(
     rows: list[dict[str, Any]],
+    places: list[dict[str, Cell]],
     scoring: Scoring,
     settings: EvaluateMRToCTSettings,
     seed: int,
@@ -85,9 +86,11 @@ def _results(
     warnings += [f"Not scored: {count} translated MR with {reason}." for reason, count in sorted(unscored.items())]
     refusals = pl.read_parquet(translated / "cases.parquet")["dicom_refusal"].drop_nulls().unique().sort().to_list()
     warnings += [f"No DICOM CT series: {reason}." for reason in refusals]
+    where = (geometry_table(places),) if places else ()
     if not rows:
+        lying = (geometry_verdict(places),) if places else ()
         warnings.append("No case can be scored: image metrics need a registered CT.")
-        return Results(track="mr_to_ct", headlines=(), verdicts=(), tables=(), warnings=tuple(warnings))
+        return Results(track="mr_to_ct", headlines=(), verdicts=lying, tables=where, warnings=tuple(warnings))
     if len({row["subject_id"] for row in rows}) < 5:
         warnings.append("Fewer than five scored subjects: intervals over subjects are wide and optimistic.")
     held_out = [row for row in rows if row["split"] != "train"]
@@ -95,27 +98,34 @@ def _results(
         warnings.append("Only training subjects were translated: the figures show fit, not what to expect.")
     elif len(held_out) < len(rows):
         warnings.append("Training subjects were translated too: they are listed by case, and in no mean or verdict.")
-    summary = _summary(held_out or rows, settings, seed)
+    summary = _summary(held_out or rows, scoring, settings, seed)
     by_method: dict[str, dict[str, Any]] = {str(row["method"]): row for row in summary}
     whose = "held-out subjects" if held_out else "training subjects"
     return Results(
         track="mr_to_ct",
         headlines=_headlines(by_method, scoring, whose),
-        verdicts=_verdicts(by_method, scoring),
-        tables=(_summary_table(summary, scoring), _case_table(rows, scoring)),
+        verdicts=(*_verdicts(by_method, scoring), geometry_verdict(places)),
+        tables=(
+            summary_table(summary, scoring),
+            structure_table(summary, held_out or rows),
+            *where,
+            case_table(rows, scoring),
+        ),
         warnings=tuple(warnings),
     )
 
 
-def _summary(rows: Sequence[Mapping[str, Any]], settings: EvaluateMRToCTSettings, seed: int) -> list[dict[str, Cell]]:
+def _summary(
+    rows: Sequence[Mapping[str, Any]], scoring: Scoring, settings: EvaluateMRToCTSettings, seed: int
+) -> list[dict[str, Cell]]:
     """Mean over cases with an interval over subjects, for every method and score."""
     summary: list[dict[str, Cell]] = []
     for method in METHODS:
         own = [row for row in rows if row["method"] == method]
         if not own:
             continue
-        line: dict[str, Cell] = {"method": method, "title": _TITLES[method], "cases": len(own)}
-        for name in _MEANS:
+        line: dict[str, Cell] = {"method": method, "title": TITLES[method], "cases": len(own)}
+        for name in score_names(scoring):
             usable = [row for row in own if row.get(name) is not None]
             line |= _mean(name, usable, settings, seed)
         summary.append(line)
@@ -166,68 +176,3 @@ def _verdicts(by_method: Mapping[str, Mapping[str, Any]], scoring: Scoring) -> t
     errors = f"{own:.1f} against {lookup:.1f} {scoring.unit}"
     sentence = f"The pseudo-CT {word} what MR intensity alone can tell (mean absolute error {errors})."
     return (Verdict(key="against_lookup", outcome="good" if own < lookup else "bad", sentence=sentence, rule=rule),)
-
-
-def _mask_words(scoring: Scoring) -> str:
-    return f"inside the CT's body outline dilated in plane by {scoring.dilation_px} px, on the prepared grid"
-
-
-def _score_columns(scoring: Scoring, *, intervals: bool) -> tuple[Column, ...]:
-    unit, dialect = scoring.unit, scoring.value_range.name
-    span = f"[{scoring.value_range.low:g}, {scoring.value_range.high:g}]"
-    definitions = {
-        "mae": ("MAE", unit, f"mean |CT − pseudo-CT| {_mask_words(scoring)}, no clipping", 1),
-        "mean_error": ("mean error", unit, "mean of pseudo-CT − CT, same voxels", 1),
-        "psnr": (
-            "PSNR",
-            "dB",
-            f"dialect {dialect}: both clipped to {span}, masked voxels only; none for equal images",
-            2,
-        ),
-        "ms_ssim": ("MS-SSIM", "", f"dialect {dialect}, 5 scales, luminance at every scale", 3),
-    }
-    if unit == "HU":
-        definitions |= {
-            "mae_bone": ("MAE bone", "HU", "voxels above 250 HU in the CT", 1),
-            "mae_soft_tissue": ("MAE soft tissue", "HU", "voxels from −200 to 250 HU in the CT", 1),
-            "mae_air": ("MAE air", "HU", "voxels below −200 HU in the CT", 1),
-        }
-    definitions["dice_bone"] = ("Dice bone", "", "overlap of bone (> 250 HU, or grey ≥ 250)", 3)
-    return tuple(
-        Column(
-            key=key,
-            title=title,
-            unit=own_unit,
-            definition=definition,
-            digits=digits,
-            low_key=f"{key}_low" if intervals else None,
-            high_key=f"{key}_high" if intervals else None,
-        )
-        for key, (title, own_unit, definition, digits) in definitions.items()
-    )
-
-
-def _summary_table(summary: list[dict[str, Cell]], scoring: Scoring) -> ResultTable:
-    first = (Column(key="title", title="method"), Column(key="cases", title="cases", digits=0))
-    return ResultTable(
-        key="mr_to_ct_summary",
-        title="Pseudo-CT against CT, mean over cases",
-        caption="95 % intervals by bootstrap over subjects. Image metrics do not predict dose; no dose is claimed.",
-        columns=first + _score_columns(scoring, intervals=True),
-        rows=tuple(summary),
-    )
-
-
-def _case_table(rows: list[dict[str, Any]], scoring: Scoring) -> ResultTable:
-    first = (
-        Column(key="subject_id", title="subject"),
-        Column(key="split", title="split"),
-        Column(key="title", title="method"),
-    )
-    return ResultTable(
-        key="mr_to_ct_cases",
-        title="Every case",
-        caption=f"One row a case and method, {_mask_words(scoring)}.",
-        columns=first + _score_columns(scoring, intervals=False),
-        rows=tuple({**row, "title": _TITLES[row["method"]]} for row in rows),
-    )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.body_mask import dilate_in_plane
+from pipeline.body_mask import ct_body_mask, dilate_in_plane
 from pipeline.errors import InputError
 from pipeline.metrics.baselines import ConstantCT, IntensityLookup
 from pipeline.metrics.dice import overlap_by_tissue, structure_overlap
@@ -17,8 +17,11 @@ from pipeline.metrics.mae import error_by_tissue, mae, mean_error
 from pipeline.metrics.ms_ssim import ms_ssim
 from pipeline.metrics.pairs import DIALECTS, ValueRange
 from pipeline.metrics.psnr import psnr
-from pipeline.prepared_set import VolumeSet
+from pipeline.metrics.ssim import ssim
+from pipeline.metrics.wepl import ICRU44_70_KEV, StoppingPowerTable, wepl_difference
+from pipeline.prepared_set import VolumeSet, from_slices
 from pipeline.results import Cell
+from pipeline.settings import EvaluateMRToCTSettings
 
 Volume = npt.NDArray[Any]
 
@@ -27,6 +30,9 @@ BONE_GREY = 250
 """Grey level from which a brain-windowed 8-bit CT counts as bone."""
 
 METHODS = ("pseudo_ct", "intensity_lookup", "mean_ct")
+STRUCTURAL = {"synthrad2023": "ssim"}
+"""Structural similarity by dialect: SSIM in 2023, MS-SSIM in 2025 and of grey pictures."""
+
 _MOST_FIT_VOXELS = 2_000_000
 
 
@@ -47,19 +53,43 @@ class Scoring:
         value_range: dialect of the clipped metrics.
         spacing_mm: (slices, rows, columns) of the prepared grid; pixels where there is no geometry.
         dilation_px: in-plane dilation of the body outline.
+        stopping_power: HU to relative stopping power, for water-equivalent path lengths.
+        beams: directions of the beams over half a turn.
     """
 
     unit: str
     value_range: ValueRange
     spacing_mm: tuple[float, float, float]
     dilation_px: int
+    stopping_power: StoppingPowerTable = ICRU44_70_KEV
+    beams: int = 18
+
+    @property
+    def structural(self) -> str:
+        """``ssim`` or ``ms_ssim``, as the dialect has it."""
+        return STRUCTURAL.get(self.value_range.name, "ms_ssim")
 
 
-def scoring_for(facts: Mapping[str, Any], dialect: str, dilation_px: int) -> Scoring:
+def scoring_for(facts: Mapping[str, Any], settings: EvaluateMRToCTSettings) -> Scoring:
     """Scoring for a prepared set; grey sets are scored in grey levels whatever the dialect."""
     spacing = facts["spacing_mm"] or (1.0, 1.0, 1.0)
-    name = dialect if facts["unit"] == "HU" else "grey8"
-    return Scoring(facts["unit"], DIALECTS[name], (spacing[2], spacing[1], spacing[0]), dilation_px)
+    name = settings.dialect if facts["unit"] == "HU" else "grey8"
+    return Scoring(
+        facts["unit"],
+        DIALECTS[name],
+        (spacing[2], spacing[1], spacing[0]),
+        settings.mask_dilation_px,
+        stopping_power_table(settings),
+        settings.wepl_directions,
+    )
+
+
+def stopping_power_table(settings: EvaluateMRToCTSettings) -> StoppingPowerTable:
+    """The table of the settings, or the generic one of ICRU tissues."""
+    if settings.stopping_power is None:
+        return ICRU44_70_KEV
+    hu, rsp = zip(*settings.stopping_power, strict=True)
+    return StoppingPowerTable("settings", tuple(hu), tuple(rsp))
 
 
 def fit_baselines(volumes: VolumeSet) -> Baselines:
@@ -106,7 +136,7 @@ def score(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: S
         "mae": mae(ct, predicted, mask),
         "mean_error": mean_error(ct, predicted, mask),
         "psnr": _psnr_or_none(ct, predicted, mask, scoring.value_range),
-        "ms_ssim": _ms_ssim_or_none(ct, predicted, mask, scoring.value_range),
+        scoring.structural: _structural_or_none(ct, predicted, mask, scoring),
         "voxels": int(mask.sum()),
     }
     if scoring.unit == "grey":
@@ -118,9 +148,41 @@ def score(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: S
             f"mean_error_{tissue}": error.mean_error,
             f"voxels_{tissue}": error.voxels,
         }
-    for tissue, overlap in overlap_by_tissue(ct, predicted, mask, scoring.spacing_mm).items():
-        cells |= {f"dice_{tissue}": overlap.dice, f"hd95_{tissue}": overlap.hd95_mm}
-    return cells
+    overlaps = overlap_by_tissue(ct, predicted, mask, scoring.spacing_mm)
+    overlaps["body"] = structure_overlap(*(_body(hu, scoring) for hu in (ct, predicted)), scoring.spacing_mm)
+    for structure, overlap in overlaps.items():
+        cells |= {f"dice_{structure}": overlap.dice, f"hd95_{structure}": overlap.hd95_mm}
+    return cells | _wepl_cells(ct, predicted, mask, scoring)
+
+
+def _body(hu: Volume, scoring: Scoring) -> Volume:
+    """Body outline of a CT or pseudo-CT (K, H, W), as (K, H, W)."""
+    slices, rows, columns = scoring.spacing_mm
+    return ct_body_mask(np.asarray(hu).transpose(2, 1, 0), (columns, rows, slices)).transpose(2, 1, 0)
+
+
+def _wepl_cells(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: Scoring) -> dict[str, Cell]:
+    """ΔWEPL in mm over beams in axial slices; None where no beam crosses 10 mm of body."""
+    angles = tuple(180 * number / scoring.beams for number in range(scoring.beams))
+    volumes = [from_slices(image) for image in (ct, predicted, mask)]
+    slices, rows, columns = scoring.spacing_mm
+    try:
+        found = wepl_difference(
+            volumes[0],
+            volumes[1],
+            volumes[2],
+            (columns, rows, slices),
+            angles_deg=angles,
+            table=scoring.stopping_power,
+        )
+    except InputError:
+        return dict.fromkeys(("wepl_mean_abs", "wepl_p95_abs", "wepl_mean"))
+    return {
+        "wepl_mean_abs": found.mean_abs_mm,
+        "wepl_p95_abs": found.p95_abs_mm,
+        "wepl_mean": found.mean_mm,
+        "wepl_ct_mean": found.ct_mean_mm,
+    }
 
 
 def _psnr_or_none(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], value_range: ValueRange) -> float | None:
@@ -129,11 +191,10 @@ def _psnr_or_none(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], va
     return value if math.isfinite(value) else None
 
 
-def _ms_ssim_or_none(
-    ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], value_range: ValueRange
-) -> float | None:
-    """MS-SSIM, or None where the body is too small for its coarsest scale."""
+def _structural_or_none(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: Scoring) -> float | None:
+    """SSIM or MS-SSIM, or None where the body is too small for the window or the coarsest scale."""
+    compute = ssim if scoring.structural == "ssim" else ms_ssim
     try:
-        return ms_ssim(ct, predicted, mask, value_range)
+        return compute(*(np.moveaxis(image, 0, -1) for image in (ct, predicted, mask)), scoring.value_range)
     except InputError:
         return None

@@ -36,6 +36,8 @@ _CASE_SCHEMA = {
     "nifti_path": pl.String,
     "dicom_folder": pl.String,
     "dicom_refusal": pl.String,
+    "mr_shape": pl.List(pl.Int64),  # grid of the MR itself, on which the NIfTI must lie; null without geometry
+    "mr_affine": pl.List(pl.Float64),
 }
 
 
@@ -158,6 +160,7 @@ def _write_case(
     np.save(folder / prepared_path, pseudo_ct)
     case = {name: row[name] for name in ("series_id", "subject_id", "split", "volume")}
     case |= {"prepared_path": prepared_path, "nifti_path": None, "dicom_folder": None, "dicom_refusal": _NO_GEOMETRY}
+    case |= {"mr_shape": None, "mr_affine": None}
     prepared_affine = volumes.row(row["volume"])["affine"]
     if prepared_affine is None:
         return case
@@ -167,4 +170,5 @@ def _write_case(
         description="Pseudo-CT from MR by a CycleGAN; research use, not for clinical use.",
     )
     affine = np.asarray(prepared_affine, dtype=np.float64).reshape(4, 4)
+    case |= {"mr_shape": list(row["shape"]), "mr_affine": list(row["affine"])}
     return case | write_volume(folder, row, pseudo_ct, affine, algorithm, dicom=dicom)

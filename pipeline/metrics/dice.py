@@ -6,9 +6,11 @@
 Dice, Ecology 26:297, 1945; percentile form of Huttenlocher et al., IEEE TPAMI 15:850, 1993. A structure that the
 reference does not hold has no score: it is None with the reason, never 0 and never perfect.
 
-Without any network, structures come from HU: bone, soft tissue, air inside the body.
+Without any network, structures come from HU: bone, soft tissue, air inside the body, and the body itself. With a
+segmenter of the user's, they come from its label maps of CT and pseudo-CT (SynthRAD2025: TotalSegmentator).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +81,44 @@ def overlap_by_tissue(
     inside = checked_mask(ct, pseudo_ct, mask)
     truth, guess = (_tissues(np.asarray(image), inside) for image in (ct, pseudo_ct))
     return {tissue: structure_overlap(truth[tissue], guess[tissue], spacing_mm) for tissue in truth}
+
+
+def overlap_by_label(
+    reference: Mask, prediction: Mask, spacing_mm: tuple[float, ...], names: Mapping[int, str]
+) -> dict[str, StructureOverlap]:
+    """Overlap of every named structure of two label maps, for example a segmenter's of CT and pseudo-CT.
+
+    Args:
+        reference: labels of the CT, whole numbers, 0 is background.
+        prediction: labels of the pseudo-CT, same shape.
+        spacing_mm: voxel size along every axis.
+        names: label to name; labels without a name are not scored.
+
+    Raises:
+        InputError: shapes or the number of spacings differ, or a label is not a whole number.
+    """
+    maps = [np.asarray(labels) for labels in (reference, prediction)]
+    if not all(np.isfinite(labels).all() and (labels == np.rint(labels)).all() for labels in maps):
+        raise InputError(
+            "A label map holds whole numbers.",
+            found="fractions or values that are not finite",
+            allowed="0 for background and a whole number for each structure",
+            change="Resample label maps with nearest neighbor, and give labels, not probabilities.",
+        )
+    return {
+        name: structure_overlap(maps[0] == label, maps[1] == label, spacing_mm) for label, name in sorted(names.items())
+    }
+
+
+def mean_overlap(overlaps: Mapping[str, StructureOverlap]) -> tuple[float | None, float | None, tuple[str, ...]]:
+    """Mean Dice and mean HD95 in mm over the structures that have one, and the structures left out of either.
+
+    Both are None where no structure can be scored: public scorers print Dice 0 and HD95 0 there, worst and best.
+    """
+    dice = [found.dice for found in overlaps.values() if found.dice is not None]
+    hd95 = [found.hd95_mm for found in overlaps.values() if found.hd95_mm is not None]
+    left_out = tuple(f"{name}: {found.reason}" for name, found in overlaps.items() if found.reason)
+    return (float(np.mean(dice)) if dice else None, float(np.mean(hd95)) if hd95 else None, left_out)
 
 
 def _tissues(hu: Volume, inside: Mask) -> dict[str, Mask]:

@@ -138,6 +138,11 @@ def test_a_flipped_pseudo_ct_scores_worse(case, tmp_path):
     assert rows["wrong"]["ms_ssim"] < rows["right"]["ms_ssim"]
     assert rows["wrong"]["dice_bone"] < 0.7 < rows["right"]["dice_bone"]
     assert rows["wrong"]["hd95_bone"] > rows["right"]["hd95_bone"]
+    assert rows["wrong"]["wepl_mean_abs"] > 3 * rows["right"]["wepl_mean_abs"]
+    places = {row["subject_id"]: row for row in table(results, "mr_to_ct_geometry").rows}
+    assert places["right"]["agrees"]
+    assert places["wrong"]["finding"] == "fits the CT better with its columns reversed"
+    assert next(verdict for verdict in results.verdicts if verdict.key == "geometry").outcome == "bad"
 
 
 def test_errors_are_told_apart_by_tissue(case):
@@ -265,12 +270,12 @@ def test_grey_pictures_are_scored_in_grey_levels_whatever_the_dialect(case):
     assert "mae_bone" not in columns
     assert columns["mae"].unit == "grey"
     assert "grey8" in columns["psnr"].definition
-    assert scoring_for({"unit": "grey", "spacing_mm": None}, "synthrad2023", 3).value_range.high == 255
+    assert scoring_for({"unit": "grey", "spacing_mm": None}, SETTINGS).value_range.high == 255
     assert row["dice_bone"] == pytest.approx(2 * 64 / (64 + 64 + ((grey + 5 >= 250) & (grey < 250)).sum()))
 
 
 def test_spacing_is_given_slice_first():
-    assert scoring_for({"unit": "HU", "spacing_mm": [1.0, 2.0, 3.0]}, "synthrad2023", 0).spacing_mm == (3.0, 2.0, 1.0)
+    assert scoring_for({"unit": "HU", "spacing_mm": [1.0, 2.0, 3.0]}, SETTINGS).spacing_mm == (3.0, 2.0, 1.0)
 
 
 def test_the_same_evaluation_gives_the_same_bytes(case, tmp_path):
@@ -300,7 +305,7 @@ def test_the_same_evaluation_gives_the_same_bytes(case, tmp_path):
         record = evaluate_mr_to_ct(workspace, settings, prepared, translated)
         contents.append((record.path(workspace.root) / "results.json").read_bytes())
         assert record.facts["headlines"]["mae"] == 3
-        assert record.facts["verdicts"] == {"against_lookup": "good"}
+        assert record.facts["verdicts"] == {"against_lookup": "good", "geometry": "good"}
     assert contents[0] == contents[1]
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.metrics.dice import overlap_by_tissue, structure_overlap
+from pipeline.metrics.dice import mean_overlap, overlap_by_label, overlap_by_tissue, structure_overlap
 
 GRID = np.mgrid[:24, :22, :20]
 
@@ -74,3 +74,48 @@ def test_tissues_come_from_hu_inside_the_mask() -> None:
 def test_unequal_grids_are_refused() -> None:
     with pytest.raises(InputError, match="one grid"):
         structure_overlap(np.ones((3, 3)), np.ones((3, 3)), (1, 1, 1))
+
+
+def test_label_maps_are_scored_label_by_label_and_absent_ones_are_named_not_scored() -> None:
+    truth = np.zeros(GRID.shape[1:], int)
+    truth[ball((8, 10, 10), 4)], truth[ball((17, 10, 10), 3)] = 2, 5
+    guess = np.where(truth == 5, 0, truth)
+    guess[ball((17, 10, 14), 2)] = 7
+    found = overlap_by_label(truth, guess, (1, 1, 1), {2: "liver", 5: "kidney", 7: "spleen"})
+    assert (found["liver"].dice, found["liver"].hd95_mm) == (1, 0)
+    assert (found["kidney"].dice, found["kidney"].hd95_mm, found["kidney"].reason) == (
+        0,
+        None,
+        "absent in the prediction",
+    )
+    assert (found["spleen"].dice, found["spleen"].reason) == (None, "absent in the reference")
+    dice, hd95, left_out = mean_overlap(found)
+    assert (dice, hd95) == (0.5, 0)
+    assert left_out == ("kidney: absent in the prediction", "spleen: absent in the reference")
+
+
+def test_no_structure_at_all_is_neither_the_worst_nor_the_best() -> None:
+    nothing = np.zeros(GRID.shape[1:], int)
+    assert mean_overlap(overlap_by_label(nothing, nothing, (1, 1, 1), {1: "bone"}))[:2] == (None, None)
+    assert mean_overlap({})[:2] == (None, None)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan])
+def test_probabilities_are_no_label_map(value: float) -> None:
+    with pytest.raises(InputError, match="whole numbers"):
+        overlap_by_label(np.ones((3, 3)), np.full((3, 3), value), (1, 1), {1: "bone"})
+
+
+@pytest.mark.parametrize(("gap", "spacing"), [(3, (1.0, 1.0, 1.0)), (4, (0.7, 2.0, 2.5)), (2, (5.0, 1.0, 1.0))])
+def test_parallel_plates_lie_their_distance_apart(gap: int, spacing: tuple[float, float, float]) -> None:
+    truth, guess = np.zeros((20, 12, 12), bool), np.zeros((20, 12, 12), bool)
+    truth[4], guess[4 + gap] = True, True
+    assert structure_overlap(truth, guess, spacing).hd95_mm == pytest.approx(gap * spacing[0])
+
+
+def test_one_stray_voxel_in_a_hundred_does_not_move_the_95th_percentile() -> None:
+    truth = np.zeros((60, 12, 12), bool)
+    truth[4] = True
+    guess = truth.copy()
+    guess[50, 6, 6] = True
+    assert structure_overlap(truth, guess, (1, 1, 1)).hd95_mm == 0
