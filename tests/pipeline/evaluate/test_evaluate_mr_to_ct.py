@@ -1,11 +1,13 @@
+import nibabel as nib
 import numpy as np
 import polars as pl
 import pytest
 
 from pipeline.evaluate.mr_to_ct import evaluate_translation
-from pipeline.evaluate.mr_to_ct_cases import evaluation_mask, fit_baselines, scoring_for
+from pipeline.evaluate.mr_to_ct_cases import evaluation_mask, fit_baselines, score, scoring_for
 from pipeline.evaluate.stage import evaluate_mr_to_ct
 from pipeline.intensity import CT_MAP, GREY_MAP, to_int16
+from pipeline.metrics.ssim import ssim
 from pipeline.prepared_set import VolumeSetWriter, read_volume_set
 from pipeline.records import silent
 from pipeline.results import read_results, write_results
@@ -332,3 +334,60 @@ def test_figures_of_training_subjects_alone_are_never_called_held_out(case):
     results = case.evaluate()
     assert "training subjects" in results.headlines[0].text
     assert any("show fit" in warning for warning in results.warnings)
+
+
+def with_geometry(case, affines):
+    """Give every translated case an MR grid and a NIfTI; ``affines`` say where the NIfTI of each case lies."""
+    volumes = case.write()
+    out = case.folder / "out"
+    table = pl.read_parquet(out / "cases.parquet")
+    shape = SHAPE[::-1]
+    for number, affine in enumerate(affines):
+        nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), affine), out / f"{number}.nii.gz")
+    table = table.with_columns(
+        nifti_path=pl.Series([f"{number}.nii.gz" for number in range(len(affines))]),
+        mr_shape=pl.Series([list(shape)] * len(affines)),
+        mr_affine=pl.Series([np.diag([1.0, 1, 3, 1]).ravel().tolist()] * len(affines)),
+    )
+    table.write_parquet(out / "cases.parquet")
+    return evaluate_translation(volumes, out, SETTINGS, 0, silent)
+
+
+def test_a_pseudo_ct_written_on_another_grid_than_its_mr_is_not_scored(case):
+    for number in range(2):
+        ct, mask = anatomy(number)
+        case.add(f"s{number}", "test", ct, mask, pseudo_ct=ct + 10)
+    results = with_geometry(case, [np.diag([1.0, 1, 3, 1]), np.diag([-1.0, 1, 3, 1])])
+    assert {row["subject_id"] for row in table(results, "mr_to_ct_cases").rows} == {"s0"}
+    places = {row["subject_id"]: row for row in table(results, "mr_to_ct_geometry").rows}
+    assert places["s0"]["agrees"]
+    assert "axes run LAS, RAS expected" in places["s1"]["finding"]
+    assert any("another geometry than its MR" in warning for warning in results.warnings)
+    assert next(verdict for verdict in results.verdicts if verdict.key == "geometry").outcome == "bad"
+
+
+def test_the_dialect_chooses_ssim_or_ms_ssim(case):
+    ct, mask = anatomy(0)
+    thick = [np.concatenate([image, image]) for image in (ct, mask)]
+    assert scoring_for({"unit": "HU", "spacing_mm": [1, 1, 1]}, SETTINGS).structural == "ms_ssim"
+    older = SETTINGS.model_copy(update={"dialect": "synthrad2023"})
+    scoring = scoring_for({"unit": "HU", "spacing_mm": [1, 1, 1]}, older)
+    cells = score(thick[0], thick[0] + 30, thick[1] > 0, scoring)
+    assert "ms_ssim" not in cells
+    assert cells["ssim"] == pytest.approx(ssim(thick[0], thick[0] + 30, thick[1], scoring.value_range))
+
+
+def test_a_stopping_power_table_of_the_settings_is_used(case):
+    ct, mask = anatomy(0)
+    linear = SETTINGS.model_copy(update={"stopping_power": ((-1000.0, 0.0), (3000.0, 4.0)), "wepl_directions": 2})
+    scoring = scoring_for({"unit": "HU", "spacing_mm": [1, 1, 1]}, linear)
+    cells = score(ct, ct + 10, mask > 0, scoring)
+    inside = mask.sum(axis=2), mask.sum(axis=1)
+    paths = np.concatenate([counts[counts >= 10] for counts in inside])
+    assert cells["wepl_mean_abs"] == pytest.approx(0.01 * paths.mean(), rel=0.02)
+
+
+@pytest.mark.parametrize("points", [[(0, 1)], [(0, 1), (0, 2)], [(0, 1), (10, -1)], [(0, 1), (10, float("nan"))]])
+def test_a_stopping_power_table_that_is_none_is_refused_before_anything_runs(points):
+    with pytest.raises(ValueError, match="strictly ascending"):
+        EvaluateMRToCTSettings(stopping_power=points)
