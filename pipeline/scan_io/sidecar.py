@@ -12,25 +12,10 @@ from pipeline.errors import QuarantineError
 from pipeline.scan_io.scan import ScanFacts, sequence_from_text
 
 MR_SUFFIXES = frozenset(
-    [
-        "T1w",
-        "T2w",
-        "FLAIR",
-        "PDw",
-        "T2starw",
-        "PDT2",
-        "inplaneT1",
-        "inplaneT2",
-        "inplanePD",
-        "UNIT1",
-        "angio",
-        "T1map",
-        "T2map",
-        "T2starmap",
-        "PDmap",
-        "MEGRE",
-        "MESE",
-    ]
+    {
+        *("T1w", "T2w", "FLAIR", "PDw", "T2starw", "PDT2", "inplaneT1", "inplaneT2", "inplanePD", "UNIT1", "angio"),
+        *("T1map", "T2map", "T2starmap", "PDmap", "MEGRE", "MESE"),
+    }
 )
 """BIDS suffixes of anatomical MR images (BIDS 1.10, Magnetic Resonance Imaging)."""
 

@@ -2,11 +2,12 @@
 
 from pipeline.errors import InputError
 from pipeline.ingest.found import Layout
-from pipeline.ingest.layouts import class_folders, decathlon, medmnist_npz, nnunet, scans, slice_pairs, synthrad
+from pipeline.ingest.layouts import bids, class_folders, decathlon, medmnist_npz, nnunet, scans, slice_pairs, synthrad
 from pipeline.ingest.source_tree import SourceTree
 
 LAYOUTS: dict[str, Layout] = {
     "scans": scans.LAYOUT,
+    "bids": bids.LAYOUT,
     "synthrad": synthrad.LAYOUT,
     "slice_pairs": slice_pairs.LAYOUT,
     "decathlon": decathlon.LAYOUT,
@@ -36,7 +37,8 @@ def detect(tree: SourceTree) -> tuple[str, str]:
         "The input must be of a known layout.",
         found=f"{len(tree.files)} files ({_endings(tree)}) that fit none",
         allowed=(
-            "scans: DICOM files, NIfTI files; synthrad: mr.nii.gz and ct.nii.gz in <subject>/; "
+            "scans: DICOM, NIfTI, MetaImage, NRRD; bids: sub-<label>/anat/ with NIfTI; "
+            "synthrad: mr.nii.gz and ct.nii.gz (or .mha) in <subject>/; "
             "decathlon, nnunet: dataset.json with its imagesTr/ and labelsTr/; "
             "class_folders: images in <class>/ or <train|val|test>/<class>/; "
             "slice_pairs: images in MR/ and CT/ named <case><3-digit slice>; medmnist_npz: one .npz file"
@@ -54,6 +56,9 @@ def _endings(tree: SourceTree) -> str:
 
 
 _QUOTED_ENDINGS = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npz", ".npy", ".csv", ".json", ".txt", ".md", ".zip", ".mha"}
+    """
+    .png .jpg .jpeg .bmp .tif .tiff .npz .npy .csv .tsv .json .txt .md .zip .gz .dcm
+    .nii .nii.gz .mha .mhd .nrrd .nhdr .raw .zraw .hdr .img .mgz
+    """.split()  # noqa: SIM905
 )
 """Endings that may be quoted: an unknown ending could be part of a name."""

@@ -1,10 +1,9 @@
-"""Registered MR and CT of a subject in one folder: ``<subject>/{mr,ct,mask}.nii.gz``, as in SynthRAD.
+"""Registered MR and CT of a subject in one folder: ``<subject>/{mr,ct,mask}.nii.gz`` or ``.mha``, as in SynthRAD.
 
-Thummerer et al., Med Phys 50:4664, 2023 (SynthRAD2023, NIfTI) and SynthRAD2025, which is published as MetaImage and has
-to be converted to NIfTI first. MR and CT of a folder are registered and on one grid; they are given one frame of
-reference, so that they are paired. Where the grids differ the pair is refused: it is not what the layout promises. The
-folder names the subject, whatever lies above it, unless a JSON beside a file tells a PatientID. The mask, an outline
-of the patient, is not read.
+Thummerer et al., Med Phys 50:4664, 2023 (SynthRAD2023, NIfTI) and SynthRAD2025 (MetaImage). MR and CT of a folder are
+registered and on one grid; they are given one frame of reference, so that they are paired. Where the grids differ the
+pair is refused: it is not what the layout promises. The folder names the subject, whatever lies above it, unless a JSON
+beside a file tells a PatientID. The mask, an outline of the patient, is not read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from itertools import groupby
 from pipeline.errors import QuarantineError
 from pipeline.ingest.found import Found, FoundVolume, Ignored, Layout, Reading
 from pipeline.ingest.images import IMAGE_SUFFIXES
-from pipeline.ingest.layouts.nifti_cases import NIFTI_SUFFIXES, NiftiCase, of_one_subject, read_cases, with_frame
+from pipeline.ingest.layouts.nifti_cases import IMAGE_FILE_SUFFIXES, NiftiCase, of_one_subject, read_cases, with_frame
 from pipeline.ingest.lesion_masks import GRID_TOLERANCE_MM
 from pipeline.ingest.lesion_table import TABLE_NAME
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree
@@ -25,8 +24,6 @@ MASK, CONE_BEAM = "mask", "cbct"
 OVERVIEWS = frozenset({"overview", "overviews"})
 """Folders of preview images, which are no data."""
 
-METAIMAGE_SUFFIX = ".mha"
-_SUFFIXES = NIFTI_SUFFIXES | {METAIMAGE_SUFFIX}
 _STEMS = frozenset({*MODALITIES, MASK, CONE_BEAM})
 
 
@@ -57,10 +54,9 @@ def read(reading: Reading) -> Iterator[Found]:
     cases = []
     ignored = 0
     for file in reading.tree.files:
-        refusal = _refusal(file)
-        if _is_member(file) and file.suffix in NIFTI_SUFFIXES and file.stem in MODALITIES:
+        if _is_member(file) and file.stem in MODALITIES:
             cases.append(NiftiCase(file, MODALITIES[file.stem], file.parts[-2]))
-        elif refusal is not None:
+        elif (refusal := _refusal(file)) is not None:
             yield Refusal((file.name,), refusal)
         else:
             ignored += 1
@@ -78,7 +74,7 @@ def _registered(folder: str, volumes: Sequence[FoundVolume]) -> Iterator[Found]:
     if len(set(modalities)) < len(modalities):
         for volume in volumes:
             found = f"{len(volumes)} files in a folder that should hold one mr and one ct"
-            yield Refusal(volume.names, QuarantineError("AMBIGUOUS_CASE", found, "Keep .nii or .nii.gz, not both."))
+            yield Refusal(volume.names, QuarantineError("AMBIGUOUS_CASE", found, "Keep one of each, in one format."))
     elif len(volumes) < 2:
         yield from volumes
     elif volumes[0].scan.geometry.matches(volumes[1].scan.geometry, GRID_TOLERANCE_MM):
@@ -99,20 +95,18 @@ def _grids_differ(volumes: Sequence[FoundVolume]) -> QuarantineError:
 
 
 def _refusal(file: SourceFile) -> QuarantineError | None:
-    """Why an image file is of no use here; None for files that are not read, such as masks and tables."""
-    if file.suffix not in _SUFFIXES or (_is_member(file) and file.stem == MASK):
+    """Why an image file other than mr and ct is of no use; None for what is not read, such as masks and tables."""
+    if file.suffix not in IMAGE_FILE_SUFFIXES or (_is_member(file) and file.stem == MASK):
         return None
     if not _is_member(file):
         advice = "Put it into its subject's folder as mr.nii.gz or ct.nii.gz, or take it out."
         return QuarantineError("NO_CASE", "an image that is no mr, ct or mask in a subject's folder", advice)
-    if file.stem == CONE_BEAM:
-        advice = "Nothing to do; cone-beam CT is neither MR nor a CT in HU."
-        return QuarantineError("CONE_BEAM_CT", "a cone-beam CT", advice)
-    return QuarantineError("UNSUPPORTED_FORMAT", "a MetaImage file", "Convert it to NIfTI (.nii.gz).")
+    advice = "Nothing to do; cone-beam CT is neither MR nor a CT in HU."
+    return QuarantineError("CONE_BEAM_CT", "a cone-beam CT", advice)
 
 
 def _is_member(file: SourceFile) -> bool:
-    return len(file.parts) > 1 and file.suffix in _SUFFIXES and file.stem in _STEMS
+    return len(file.parts) > 1 and file.suffix in IMAGE_FILE_SUFFIXES and file.stem in _STEMS
 
 
 def _is_overview(file: SourceFile) -> bool:

@@ -3,6 +3,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 
 from pipeline.errors import InputError
 from pipeline.prepare.mr_to_ct import _partner
@@ -50,6 +51,24 @@ def test_mr_and_ct_of_a_folder_are_paired_by_their_frame_of_reference_and_by_no_
     frames = {row["frame_of_reference_uid"] for row in rows}
     assert len(frames) == 2
     assert all(frame.startswith("2.25.") for frame in frames)
+
+
+def test_metaimage_files_give_what_nifti_files_give(inputs, run_ingest):
+    _subject(inputs, "1THA001", 1)
+    from_nifti = run_ingest(workspace="nifti").catalog.series
+    for path in (inputs.root / "1THA001").iterdir():
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(path)), str(path).replace(".nii.gz", ".mha"), path.name[0] == "c")
+        path.unlink()
+    result = run_ingest(workspace="metaimage")
+    assert result.reasons() == []
+    assert result.record.facts["layout_reason"] == "1 folders with mr and ct, 0 with one of them"
+    series = result.catalog.series
+    assert set(series["source"]) == {"metaimage"}
+    assert series["frame_of_reference_uid"].to_list() == from_nifti["frame_of_reference_uid"].to_list()
+    for first, second in zip(from_nifti.sort("modality").to_dicts(), series.sort("modality").to_dicts(), strict=True):
+        np.testing.assert_allclose(first["affine"], second["affine"], atol=1e-5)
+        assert first["subject_id"] == second["subject_id"]
+        assert first["shape"] == second["shape"]
 
 
 def test_frames_are_equal_in_every_ingest_under_one_key(inputs, run_ingest):
@@ -100,7 +119,7 @@ def test_what_is_neither_mr_nor_ct_is_set_aside_by_reason_and_previews_and_table
     inputs.image("overview/1BA001_train.png")
     inputs.text("overview/1_mr_train.csv", "x")
     result = run_ingest(layout="synthrad")
-    assert result.reasons() == ["CONE_BEAM_CT", "NO_CASE", "UNSUPPORTED_FORMAT"]
+    assert result.reasons() == ["CONE_BEAM_CT", "NO_CASE", "UNREADABLE"]
     assert result.record.facts["ignored"] == 3
 
 
@@ -112,7 +131,7 @@ def test_previews_do_not_make_a_folder_of_scans_a_class_folder(inputs, run_inges
 
 def test_a_tree_that_also_holds_other_scans_is_refused_as_ambiguous(inputs, run_ingest):
     _subject(inputs, "1BA001", 1)
-    inputs.nifti("sub-07/anat/sub-07_T1w.nii.gz", np.abs(inputs.voxels()))
+    inputs.nifti("more/p7_T1w.nii.gz", np.abs(inputs.voxels()))
     with pytest.raises(InputError) as caught:
         run_ingest()
     assert "scans: 0 DICOM files by content, 1 NIfTI files" in caught.value.found
