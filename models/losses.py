@@ -1,4 +1,4 @@
-"""Adversarial objectives, the R1 penalty, and the L1 terms of the translation.
+"""Adversarial objectives, gradient penalties, and the L1 terms of the translation.
 
 With scores s = D(x) of real and t = D(G(z)) of fake images before any sigmoid, and σ the logistic function,
 
@@ -7,8 +7,12 @@ With scores s = D(x) of real and t = D(G(z)) of fake images before any sigmoid, 
     non_saturating  −E ln σ(s) − E ln(1 − σ(t))           −E ln σ(t)              Goodfellow 2014, section 3
     least_squares   E (s − 1)² + E t²                     E (t − 1)²              Mao 2017, eq. 9 without its ½
     hinge           E max(0, 1 − s) + E max(0, 1 + t)     −E t                    Lim and Ye 2017; Miyato 2018
+    wasserstein     −E s + E t                            −E t                    Arjovsky 2017, eq. 2 and 3
+    relativistic    −E ln σ(s − t)                        −E ln σ(t − s)          Jolicoeur-Martineau 2018; R3GAN 2024
 
 `minimax` saturates: dL/dt = −σ(t) vanishes when fakes are obvious (t → −∞), where `non_saturating` gives −σ(−t) → −1.
+`wasserstein` holds for a D that is 1-Lipschitz: clip its weights (Arjovsky 2017, algorithm 1) or penalize its gradient
+(Gulrajani 2017). `relativistic` compares the i-th real with the i-th fake image and needs R1 and R2 to converge.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,12 +51,17 @@ class Objective:
     Attributes:
         name: key in `OBJECTIVES`.
         discriminator_loss: (real_scores, fake_scores), any shapes → scalar that D minimizes.
-        generator_loss: (fake_scores), any shape → scalar that G minimizes.
+        generator_loss: (fake_scores) → scalar that G minimizes; of a relative game, (fake_scores, real_scores).
+        relative: whether G's loss looks at the scores of real images too.
+        labeled_loss: (scores, labels in [0, 1]) → loss of D's part for one kind of image, or None where the objective
+            has no labels that could be softened.
     """
 
     name: str
     discriminator_loss: Callable[[Tensor, Tensor], Tensor]
-    generator_loss: Callable[[Tensor], Tensor]
+    generator_loss: Callable[..., Tensor]
+    relative: bool = False
+    labeled_loss: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 def cross_entropy_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
@@ -90,11 +99,52 @@ def hinge_generator_loss(fake_scores: Tensor) -> Tensor:
     return -fake_scores.mean()
 
 
+def wasserstein_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """−E s + E t: minus the estimate of the earth mover's distance, for a 1-Lipschitz D."""
+    return fake_scores.mean() - real_scores.mean()
+
+
+def relativistic_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """−E ln σ(s − t), real and fake images paired by place; ln 2 when D cannot tell them apart."""
+    return F.softplus(fake_scores - real_scores).mean()
+
+
+def relativistic_generator_loss(fake_scores: Tensor, real_scores: Tensor) -> Tensor:
+    """−E ln σ(t − s)."""
+    return F.softplus(real_scores - fake_scores).mean()
+
+
+def labeled_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """−E [y ln σ(s) + (1 − y) ln(1 − σ(s))]: D's loss for images of label y; lowest where σ(s) = y."""
+    return F.binary_cross_entropy_with_logits(scores, labels)
+
+
+def labeled_squares(scores: Tensor, labels: Tensor) -> Tensor:
+    """E (s − y)²: lowest where s = y."""
+    return (scores - labels).square().mean()
+
+
 OBJECTIVES: dict[str, Objective] = {
-    "minimax": Objective("minimax", cross_entropy_discriminator_loss, minimax_generator_loss),
-    "non_saturating": Objective("non_saturating", cross_entropy_discriminator_loss, non_saturating_generator_loss),
-    "least_squares": Objective("least_squares", least_squares_discriminator_loss, least_squares_generator_loss),
+    "minimax": Objective(
+        "minimax", cross_entropy_discriminator_loss, minimax_generator_loss, labeled_loss=labeled_cross_entropy
+    ),
+    "non_saturating": Objective(
+        "non_saturating",
+        cross_entropy_discriminator_loss,
+        non_saturating_generator_loss,
+        labeled_loss=labeled_cross_entropy,
+    ),
+    "least_squares": Objective(
+        "least_squares",
+        least_squares_discriminator_loss,
+        least_squares_generator_loss,
+        labeled_loss=labeled_squares,
+    ),
     "hinge": Objective("hinge", hinge_discriminator_loss, hinge_generator_loss),
+    "wasserstein": Objective("wasserstein", wasserstein_discriminator_loss, hinge_generator_loss),
+    "relativistic": Objective(
+        "relativistic", relativistic_discriminator_loss, relativistic_generator_loss, relative=True
+    ),
 }
 """Every adversarial objective by its settings name."""
 
@@ -115,18 +165,51 @@ def objective_named(name: str) -> Objective:
     return OBJECTIVES[name]
 
 
-def r1_penalty(real_scores: Tensor, real_images: Tensor) -> Tensor:
-    """½ E ‖∇ₓ D(x)‖² over real images, to be weighted by γ (Mescheder 2018, eq. 9).
+def r1_penalty(scores: Tensor, images: Tensor) -> Tensor:
+    """½ E ‖∇ₓ D(x)‖², to be weighted by γ: R1 over real, R2 over fake images (Mescheder 2018, eq. 9 and 10).
 
     Args:
-        real_scores: (N, ...) computed from `real_images`, the graph still attached.
-        real_images: (N, C, H, W) that requires gradients.
+        scores: (N, ...) computed from `images`, the graph still attached.
+        images: (N, C, H, W) that requires gradients.
 
     Returns:
         Scalar that can itself be differentiated with respect to D's weights.
     """
-    (gradient,) = torch.autograd.grad(real_scores.sum(), real_images, create_graph=True)
-    return 0.5 * gradient.square().flatten(1).sum(dim=1).mean()
+    return 0.5 * _squared_gradients(scores, images).mean()
+
+
+def gradient_penalty(scores: Tensor, mixtures: Tensor) -> Tensor:
+    """E (‖∇ₓ D(x̂)‖ − 1)², to be weighted by λ (Gulrajani 2017, eq. 3).
+
+    Args:
+        scores: (N, ...) computed from `mixtures`, the graph still attached.
+        mixtures: (N, C, H, W) that requires gradients, from `mixtures_of`.
+    """
+    squares = _squared_gradients(scores, mixtures)
+    steep = squares > 0  # the root has no derivative at zero
+    norms = torch.where(steep, squares, torch.ones_like(squares)).sqrt() * steep
+    return (norms - 1).square().mean()
+
+
+def mixtures_of(real_images: Tensor, fake_images: Tensor, shares: Tensor) -> Tensor:
+    """x̂ = ε x + (1 − ε) G(z), one ε in [0, 1] an image: points between the two clouds (Gulrajani 2017, section 4).
+
+    Args:
+        real_images: (N, C, H, W).
+        fake_images: same shape.
+        shares: (N,), ε of each pair.
+
+    Returns:
+        Same shape, detached, requiring gradients.
+    """
+    share = shares[:, None, None, None]
+    return (share * real_images + (1 - share) * fake_images).detach().requires_grad_()
+
+
+def _squared_gradients(scores: Tensor, images: Tensor) -> Tensor:
+    """‖∇ₓ D(x)‖² of every image, (N,)."""
+    (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradient.square().flatten(1).sum(dim=1)
 
 
 def cycle_loss(recovered: Tensor, original: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Resamples = Annotated[int, Field(ge=100)]
+Weight = Annotated[float, Field(ge=0)]
 CLASS_NAME = r"\w[\w ,.()+&-]{0,63}"
 """What a class may be called: no separators, no markup, nothing that a table would take for a formula."""
 
@@ -149,8 +150,14 @@ class LoopSettings(FrozenSettings):
 class TrainLesionsSettings(LoopSettings):
     """Conditional DCGAN (Radford 2016; projection discriminator, Miyato 2018; DiffAugment, Zhao 2020)."""
 
-    family: Literal["dcgan"] = "dcgan"
-    objective: Literal["non_saturating", "hinge", "least_squares", "minimax"] = "non_saturating"
+    family: Literal["dcgan", "dcgan_classic"] = Field(
+        "dcgan",
+        description="`dcgan_classic`: the guidelines of 2016 to the letter, batch norm in both networks; `dcgan`: the "
+        "same shape with conditional normalization, projection, spectral norm and minibatch spread.",
+    )
+    objective: Literal["non_saturating", "hinge", "least_squares", "minimax", "wasserstein", "relativistic"] = (
+        "non_saturating"
+    )
     width: Count = Field(32, description="Channels of the widest resolution; doubles as resolution halves.")
     latent_size: Count = 64
     learning_rate_generator: Positive = 1e-3
@@ -158,8 +165,33 @@ class TrainLesionsSettings(LoopSettings):
     betas: tuple[Fraction, Fraction] = (0.0, 0.99)
     ema_decay: Fraction = Field(0.998, description="Decay of the generator's moving average, per step.")
     diff_augment: tuple[Literal["brightness", "contrast", "translation", "cutout"], ...] = ("translation",)
-    r1_gamma: Annotated[float, Field(ge=0)] = Field(0.0, description="Weight of the R1 penalty; 0 is off.")
+    spectral_norm: bool = Field(True, description="Spectral normalization of D; the family `dcgan` only.")
+    r1_gamma: Weight = Field(0.0, description="Weight of the R1 penalty, on real images; 0 is off.")
+    r2_gamma: Weight = Field(0.0, description="Weight of the R2 penalty, on synthetic images; 0 is off.")
+    gradient_penalty: Weight = Field(0.0, description="Weight of (‖∇D‖ − 1)² (WGAN-GP: 10); 0 is off.")
+    weight_clip: Weight = Field(0.0, description="D's weights stay in [−c, c] (WGAN: 0.01); 0 is off.")
+    critic_steps: Count = Field(1, description="Steps of D for one of G (Wasserstein: 5).")
+    label_real: Fraction = Field(1.0, description="What D is told real images are; 0.9 is one-sided smoothing.")
+    label_softness: Fraction = Field(0.0, description="Labels are drawn from ranges of this width beside 1 and 0.")
+    label_flip_rate: Fraction = Field(0.0, description="Share of images whose label is swapped.")
+    instance_noise: Weight = Field(
+        0.0, description="Noise on all that D sees, in units of [−1, 1]; fades to 0 over the training."
+    )
     mirror: bool = Field(False, description="Show left-right mirrored crops too; keep off where side matters.")
+
+    @model_validator(mode="after")
+    def _make_sense(self) -> Self:
+        classic = self.family == "dcgan_classic"
+        if classic and self.r1_gamma + self.r2_gamma + self.gradient_penalty > 0:
+            raise ValueError("dcgan_classic has batch norm in D, which rules out r1_gamma, r2_gamma, gradient_penalty")
+        if not classic and self.spectral_norm and self.weight_clip > 0:
+            raise ValueError("weight_clip and spectral_norm exclude each other; set spectral_norm to false")
+        softened = self.label_real < 1 or self.label_softness > 0 or self.label_flip_rate > 0
+        if softened and self.objective not in ("minimax", "non_saturating", "least_squares"):
+            raise ValueError(f"the objective {self.objective} has no labels that label_* could soften")
+        if self.label_real - self.label_softness <= self.label_softness or self.label_flip_rate >= 0.5:
+            raise ValueError("label_real - label_softness must be above label_softness, and label_flip_rate below 0.5")
+        return self
 
 
 class TrainMRToCTSettings(LoopSettings):

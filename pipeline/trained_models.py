@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from models.lesion_gan.classic import ClassicGenerator
 from models.lesion_gan.generator import DCGANGenerator
 from models.mr_to_ct.generator import ResNetGenerator, Translator, UNetGenerator
 from pipeline.checkpoints import load_weights, save_tensors
@@ -21,13 +22,15 @@ LESION_GENERATOR = "generator_ema"
 MR_TO_CT = "mr_to_ct_ema"
 COORDINATE_CHANNELS = 3
 _UNET_DEPTH = 3
+LesionGenerator = DCGANGenerator | ClassicGenerator
+_LESION_FAMILIES: dict[str, type[LesionGenerator]] = {"dcgan": DCGANGenerator, "dcgan_classic": ClassicGenerator}
 
 
 class LesionGeneratorSettings(BaseModel):
     """What rebuilds a lesion generator; ``classes`` are in the order of the condition's index."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    family: Literal["dcgan"]
+    family: Literal["dcgan", "dcgan_classic"]
     size_px: int
     channels: int
     classes: tuple[str, ...]
@@ -46,9 +49,9 @@ class TranslatorSettings(BaseModel):
     patch_px: int
 
 
-def build_lesion_generator(settings: LesionGeneratorSettings, rng: torch.Generator) -> DCGANGenerator:
+def build_lesion_generator(settings: LesionGeneratorSettings, rng: torch.Generator) -> LesionGenerator:
     """An untrained lesion generator."""
-    return DCGANGenerator(
+    return _LESION_FAMILIES[settings.family](
         settings.size_px,
         rng,
         image_channels=settings.channels,
@@ -81,7 +84,7 @@ def model_hash(folder: Path) -> str:
     return manifest_hash(folder_manifest(folder))
 
 
-def load_lesion_generator(folder: Path, device: torch.device) -> tuple[DCGANGenerator, LesionGeneratorSettings]:
+def load_lesion_generator(folder: Path, device: torch.device) -> tuple[LesionGenerator, LesionGeneratorSettings]:
     """The averaged lesion generator, in evaluation mode.
 
     Raises:

@@ -27,10 +27,13 @@ class DCGANDiscriminator(nn.Module):
         image_channels: channels of the image.
         num_classes: lesion classes; 0 makes an unconditional discriminator.
         width: features at half the image size; they double with each halving, up to 8 times as many.
+        spectral: normalize every layer spectrally; without it, D needs a penalty or clipped weights to stay smooth.
 
     Raises:
         ValueError: a size that the family does not cover.
     """
+
+    batch_normalized = False
 
     def __init__(
         self,
@@ -40,8 +43,10 @@ class DCGANDiscriminator(nn.Module):
         image_channels: int = 1,
         num_classes: int = 0,
         width: int = 32,
+        spectral: bool = True,
     ) -> None:
         super().__init__()
+        self.spectral = spectral
         self.image_size, self.image_channels, self.num_classes = image_size, image_channels, num_classes
         channels = [image_channels] + [width * min(8, 2**i) for i in range(doublings(image_size))]
         self.downs = nn.ModuleList(
@@ -54,7 +59,8 @@ class DCGANDiscriminator(nn.Module):
         initialize(self, rng)
         if self.projection is not None:
             nn.init.normal_(self.projection.weight, 0.0, 0.02, generator=rng)
-        normalize_spectrally(self, rng)
+        if spectral:
+            normalize_spectrally(self, rng)
 
     def forward(self, images: Tensor, classes: Tensor, groups: int = 1) -> Tensor:
         """Score images; higher is more real.

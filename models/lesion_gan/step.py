@@ -1,10 +1,12 @@
 """One training step of the lesion GAN: D moves once, then G moves once, and the average of G follows.
 
-Both players see one set of fakes per step (as in DCGAN). D judges real and fake images in a single pass, under one draw
-of DiffAugment (Zhao 2020), and is frozen while G learns. With γ > 0 every 16th step adds lazy R1, 16 γ R1, to D's loss
-(Mescheder 2018; Karras 2020, appendix B).
+Both players see one set of fakes per step (as in DCGAN). D judges real and fake images in a single pass where it has
+no batch norm (else the passes are apart), under one draw of DiffAugment (Zhao 2020), and is frozen while G learns.
+With γ > 0 every 16th step adds lazy penalties, 16 γ R1 and 16 γ R2, to D's loss (Mescheder 2018; Karras 2020, appendix
+B). The gradient penalty of Gulrajani (2017) is added at every step. With `critic_steps` n, G moves at every n-th step.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +17,15 @@ from models import optimization
 from models.diagnostics import mean_pairwise_distance, probability_real_over_fake
 from models.diff_augment import apply_augmentation, draw_augmentation, require_policies
 from models.ema import ExponentialMovingAverage
+from models.labels import HARD_LABELS, LabelSettings, draw_labels
+from models.lesion_gan.classic import ClassicDiscriminator, ClassicGenerator
 from models.lesion_gan.discriminator import DCGANDiscriminator
 from models.lesion_gan.generator import DCGANGenerator
-from models.losses import objective_named, r1_penalty
+from models.losses import gradient_penalty, mixtures_of, objective_named, r1_penalty
 from models.rules import broken_rule
+
+Generator = DCGANGenerator | ClassicGenerator
+Discriminator = DCGANDiscriminator | ClassicDiscriminator
 
 R1_INTERVAL = 16
 """Steps between two R1 penalties (Karras 2020, appendix B)."""
@@ -34,7 +41,13 @@ class LesionStepSettings:
     Attributes:
         objective: key of `models.losses.OBJECTIVES`.
         diff_augment: policies of `models.diff_augment.POLICIES`; empty for none.
-        r1_gamma: weight γ of R1; 0 leaves it out.
+        labels: what D is told real and fake images are; objectives without labels take hard ones only.
+        instance_noise: standard deviation of the Gaussian noise on every image that D sees, in units of [−1, 1]
+            (Sønderby 2017); `LesionGANStep.set_noise_factor` makes it fade.
+        r1_gamma, r2_gamma: weights γ of R1 (real images) and R2 (fakes); 0 leaves them out.
+        gradient_penalty: weight λ of (‖∇D‖ − 1)² between real and fake images; 0 leaves it out.
+        weight_clip: D's weights are kept in [−c, c] after each of its steps; 0 leaves them free.
+        critic_steps: steps of D for one of G.
         ema_decay: of the average of G, in [0, 1).
         learning_rate_generator: Adam step size of G.
         learning_rate_discriminator: Adam step size of D.
@@ -43,7 +56,13 @@ class LesionStepSettings:
 
     objective: str = "hinge"
     diff_augment: tuple[str, ...] = ("brightness", "contrast", "translation", "cutout")
+    labels: LabelSettings = HARD_LABELS
+    instance_noise: float = 0.0
     r1_gamma: float = 0.0
+    r2_gamma: float = 0.0
+    gradient_penalty: float = 0.0
+    weight_clip: float = 0.0
+    critic_steps: int = 1
     ema_decay: float = 0.999
     learning_rate_generator: float = 2e-4
     learning_rate_discriminator: float = 2e-4
@@ -65,17 +84,19 @@ class LesionGANStep:
 
     def __init__(
         self,
-        generator: DCGANGenerator,
-        discriminator: DCGANDiscriminator,
+        generator: Generator,
+        discriminator: Discriminator,
         settings: LesionStepSettings,
         rng: torch.Generator,
     ) -> None:
         _require_match(generator, discriminator)
+        _require_sense(discriminator, settings)
         require_policies(settings.diff_augment)
         self.generator, self.discriminator, self.settings, self.rng = generator, discriminator, settings, rng
         self.objective = objective_named(settings.objective)
         self.ema = ExponentialMovingAverage(generator, settings.ema_decay)
         self.steps = 0
+        self._noise_factor = 1.0
         self._generator_adam = optimization.build_adam(
             generator.parameters(), settings.learning_rate_generator, settings.betas
         )
@@ -91,9 +112,9 @@ class LesionGANStep:
             classes: (N,) long; the fakes are made of the same classes.
 
         Returns:
-            Scalars without graph: `d_loss`, `g_loss`, `d_real_score`, `d_fake_score`, `p_real_over_fake`,
-            `d_grad_norm`, `g_grad_norm`, `diversity` (mean distance of two fakes over that of two real images), and
-            `r1` on the steps that compute it.
+            Scalars without graph: `d_loss`, `d_real_score`, `d_fake_score`, `p_real_over_fake`, `d_grad_norm`,
+            `diversity` (mean distance of two fakes over that of two real images), and on the steps that compute them
+            `g_loss`, `g_grad_norm`, `r1`, `r2`, `gradient_penalty`.
 
         Raises:
             ValueError: a batch of the wrong shape or with an unknown class.
@@ -104,8 +125,9 @@ class LesionGANStep:
         latent = torch.randn(len(images), self.generator.latent_size, generator=self.rng, device=self.rng.device)
         fakes = self.generator(latent.to(images.device), classes)
         terms = self._discriminator_step(images, fakes.detach(), classes)
-        terms |= self._generator_step(fakes, classes)
-        self.ema.update(self.generator)
+        if (self.steps + 1) % self.settings.critic_steps == 0:
+            terms |= self._generator_step(images, fakes, classes)
+            self.ema.update(self.generator)
         self.steps += 1
         first = slice(0, DIVERSITY_IMAGES)
         spread = mean_pairwise_distance(images[first]).clamp_min(1e-8)
@@ -113,32 +135,79 @@ class LesionGANStep:
         return terms
 
     def _discriminator_step(self, images: Tensor, fakes: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        count = len(images)
         optimization.unfreeze(self.discriminator)
-        with_r1 = self.settings.r1_gamma > 0 and self.steps % R1_INTERVAL == 0
-        real = images.detach().requires_grad_(with_r1)
-        scores = self.discriminator(self._augment(torch.cat([real, fakes])), classes.repeat(2), groups=2)
-        real_scores, fake_scores = scores[:count], scores[count:]
-        loss = self.objective.discriminator_loss(real_scores, fake_scores)
+        due = self.steps % R1_INTERVAL == 0
+        real = images.detach().requires_grad_(due and self.settings.r1_gamma > 0)
+        fake = fakes.requires_grad_(due and self.settings.r2_gamma > 0)
+        real_scores, fake_scores = self._scores(real, fake, classes)
+        loss = self._adversarial_loss(real_scores, fake_scores)
         terms = {"d_loss": loss.detach()}
-        if with_r1:
-            penalty = r1_penalty(real_scores, real)
-            terms["r1"] = penalty.detach()
-            loss = loss + R1_INTERVAL * self.settings.r1_gamma * penalty
+        for name, weight, penalty in self._penalties(real, fake, real_scores, fake_scores, classes):
+            terms[name] = penalty.detach()
+            loss = loss + weight * penalty
         terms["d_grad_norm"] = optimization.update(self._discriminator_adam, loss, "d")
+        self._clip_weights()
         terms["d_real_score"] = real_scores.detach().mean()
         terms["d_fake_score"] = fake_scores.detach().mean()
         terms["p_real_over_fake"] = probability_real_over_fake(real_scores, fake_scores)
         return terms
 
-    def _generator_step(self, fakes: Tensor, classes: Tensor) -> dict[str, Tensor]:
+    def _scores(self, real: Tensor, fake: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of real and fake images, both under one draw of the augmentation."""
+        scores = self.discriminator(self._seen_by_d(torch.cat([real, fake])), classes.repeat(2), groups=2)
+        return scores[: len(real)], scores[len(real) :]
+
+    def _adversarial_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+        if self.settings.labels.hard:
+            return self.objective.discriminator_loss(real_scores, fake_scores)
+        assert self.objective.labeled_loss is not None  # noqa: S101 - `_require_sense` has seen to it
+        labels = draw_labels(self.settings.labels, len(real_scores), self.rng)
+        pairs = zip((real_scores, fake_scores), labels, strict=True)
+        return torch.stack([self.objective.labeled_loss(of, told.to(of.device)) for of, told in pairs]).sum()
+
+    def _penalties(
+        self, real: Tensor, fake: Tensor, real_scores: Tensor, fake_scores: Tensor, classes: Tensor
+    ) -> Iterator[tuple[str, float, Tensor]]:
+        """Name, weight and value of every penalty that is due."""
+        if real.requires_grad:
+            yield "r1", R1_INTERVAL * self.settings.r1_gamma, r1_penalty(real_scores, real)
+        if fake.requires_grad:
+            yield "r2", R1_INTERVAL * self.settings.r2_gamma, r1_penalty(fake_scores, fake)
+        if self.settings.gradient_penalty > 0:
+            shares = torch.rand(len(real), generator=self.rng, device=self.rng.device).to(real.device)
+            between = mixtures_of(real, fake, shares)
+            yield (
+                "gradient_penalty",
+                self.settings.gradient_penalty,
+                gradient_penalty(self.discriminator(between, classes), between),
+            )
+
+    @torch.no_grad()
+    def _clip_weights(self) -> None:
+        """Keep every weight of D in [−c, c] (Arjovsky 2017, algorithm 1, line 7)."""
+        limit = self.settings.weight_clip
+        if limit > 0:
+            for parameter in self.discriminator.parameters():
+                parameter.clamp_(-limit, limit)
+
+    def _generator_step(self, images: Tensor, fakes: Tensor, classes: Tensor) -> dict[str, Tensor]:
         optimization.freeze(self.discriminator)
-        loss = self.objective.generator_loss(self.discriminator(self._augment(fakes), classes))
+        if self.objective.relative:
+            real_scores, fake_scores = self._scores(images, fakes, classes)
+            loss = self.objective.generator_loss(fake_scores, real_scores)
+        else:
+            loss = self.objective.generator_loss(self.discriminator(self._seen_by_d(fakes), classes))
         norm = optimization.update(self._generator_adam, loss, "g")
         return {"g_loss": loss.detach(), "g_grad_norm": norm}
 
-    def _augment(self, images: Tensor) -> Tensor:
-        return apply_augmentation(images, draw_augmentation(self.settings.diff_augment, images, self.rng))
+    def _seen_by_d(self, images: Tensor) -> Tensor:
+        """Images as D sees them: augmented, and under instance noise."""
+        seen = apply_augmentation(images, draw_augmentation(self.settings.diff_augment, images, self.rng))
+        spread = self.settings.instance_noise * self._noise_factor
+        if spread == 0:
+            return seen
+        noise = torch.randn(images.shape, generator=self.rng, device=self.rng.device).to(images.device)
+        return seen + spread * noise
 
     @torch.no_grad()
     def sample(self, classes: Tensor, latent: Tensor) -> Tensor:
@@ -182,6 +251,10 @@ class LesionGANStep:
             self._discriminator_adam, self.settings.learning_rate_discriminator, factor
         )
 
+    def set_noise_factor(self, factor: float) -> None:
+        """Scale the instance noise relative to the settings, so that it fades in time."""
+        self._noise_factor = factor
+
     def _require_batch(self, images: Tensor, classes: Tensor) -> None:
         side = self.discriminator.image_size
         shape = (self.discriminator.image_channels, side, side)
@@ -202,7 +275,33 @@ class LesionGANStep:
             )
 
 
-def _require_match(generator: DCGANGenerator, discriminator: DCGANDiscriminator) -> None:
+def _require_sense(discriminator: Discriminator, settings: LesionStepSettings) -> None:
+    """Refuse settings that contradict each other or the network."""
+    penalized = settings.r1_gamma + settings.r2_gamma + settings.gradient_penalty > 0
+    if discriminator.batch_normalized and penalized:
+        raise broken_rule(
+            "a penalty on D's gradient needs a discriminator that judges each image by itself",
+            found="a gradient penalty, R1 or R2 with batch normalization in D",
+            allowed="penalties with the family `dcgan`, or weight clipping with `dcgan_classic`",
+            change="set the weight of the penalty to 0, or choose the other family",
+        )
+    if discriminator.spectral and settings.weight_clip > 0:
+        raise broken_rule(
+            "weights are clipped or normalized spectrally, not both",
+            found=f"weight_clip {settings.weight_clip:g} with spectral normalization",
+            allowed="one of the two",
+            change="set `weight_clip` to 0 or `spectral_norm` to false",
+        )
+    if objective_named(settings.objective).labeled_loss is None and not settings.labels.hard:
+        raise broken_rule(
+            "softened labels need an objective that has labels",
+            found=f"softened labels with the objective {settings.objective}",
+            allowed="minimax, non_saturating, least_squares",
+            change="keep the labels hard, or choose one of these objectives",
+        )
+
+
+def _require_match(generator: Generator, discriminator: Discriminator) -> None:
     made = (generator.image_size, generator.num_classes)
     judged = (discriminator.image_size, discriminator.num_classes)
     if made != judged:

@@ -10,6 +10,8 @@ _OBJECTIVES: Mapping[str, str] = {
     "non_saturating": "the non-saturating objective (Goodfellow 2014, section 3)",
     "hinge": "the hinge objective (Lim and Ye 2017; Miyato 2018)",
     "least_squares": "the least-squares objective (Mao 2017)",
+    "wasserstein": "the Wasserstein objective (Arjovsky 2017)",
+    "relativistic": "the relativistic objective (Jolicoeur-Martineau 2018; Huang 2024)",
 }
 _GREY_DIALECT = "for 8-bit grey: PSNR and MS-SSIM on grey levels 0 to 255, slice by slice where a case is one slice"
 _GENERATORS: Mapping[str, str] = {"unet": "U-Net", "resnet": "ResNet"}
@@ -85,13 +87,34 @@ def _gan_sentence(train: TrainLesionsSettings) -> str:
         if train.diff_augment
         else "No differentiable augmentation was used."
     )
-    penalty = f" An R1 penalty (Mescheder 2018) has weight {train.r1_gamma:g}." if train.r1_gamma else ""
+    penalty = "".join(f" {text} {value:g}." for text, value in _stabilizers(train) if value)
     return (
-        f"A conditional DCGAN (Radford 2016) with a projection discriminator (Miyato and Koyama 2018) was trained on "
+        f"{_FAMILIES[train.family]} was trained on "
         f"{grouped_text(train.images)} images in batches of {train.batch_size} with {_OBJECTIVES[train.objective]}. "
         f"{augment}{penalty} Learning rates: {train.learning_rate_generator:g} generator, "
         f"{train.learning_rate_discriminator:g} discriminator, Adam with β = {train.betas}."
     )
+
+
+_FAMILIES: Mapping[str, str] = {
+    "dcgan": "A conditional DCGAN (Radford 2016) with a projection discriminator (Miyato and Koyama 2018)",
+    "dcgan_classic": "A conditional DCGAN by the guidelines of 2016 (Radford 2016; Mirza and Osindero 2014)",
+}
+
+
+def _stabilizers(train: TrainLesionsSettings) -> list[tuple[str, float]]:
+    """What kept the discriminator in bounds, and by how much; 0 was off."""
+    return [
+        ("An R1 penalty on real images (Mescheder 2018) has weight", train.r1_gamma),
+        ("An R2 penalty on generated images (Mescheder 2018) has weight", train.r2_gamma),
+        ("A gradient penalty (Gulrajani 2017) has weight", train.gradient_penalty),
+        ("The discriminator's weights were clipped (Arjovsky 2017) to", train.weight_clip),
+        ("Discriminator steps for one of the generator:", train.critic_steps if train.critic_steps > 1 else 0),
+        ("Labels of real images were smoothed (Salimans 2016) to", train.label_real if train.label_real < 1 else 0),
+        ("Labels were softened by up to", train.label_softness),
+        ("The share of swapped labels was", train.label_flip_rate),
+        ("Noise on all images (Sønderby 2017) began at", train.instance_noise),
+    ]
 
 
 def _cyclegan_sentence(train: TrainMRToCTSettings) -> str:

@@ -9,8 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.labels import LabelSettings
+from models.lesion_gan.classic import ClassicDiscriminator
 from models.lesion_gan.discriminator import DCGANDiscriminator
-from models.lesion_gan.step import LesionGANStep, LesionStepSettings
+from models.lesion_gan.step import Discriminator, LesionGANStep, LesionStepSettings
 from pipeline.intensity import from_int16
 from pipeline.prepared_set import ImageSet
 from pipeline.settings import TrainLesionsSettings
@@ -53,13 +55,7 @@ class LesionTraining:
             width=settings.width,
         )
         generator = build_lesion_generator(self._model_settings, rng)
-        discriminator = DCGANDiscriminator(
-            self._model_settings.size_px,
-            rng,
-            image_channels=self._model_settings.channels,
-            num_classes=len(images.classes),
-            width=settings.width,
-        )
+        discriminator = _discriminator(self._model_settings, settings, rng)
         self.step = LesionGANStep(generator.to(device), discriminator.to(device), _step_settings(settings), rng)
         self.generators: Mapping[str, torch.Generator] = {"step": rng, "draw": self._draw}
         fixed = torch.Generator().manual_seed(seed + 2)
@@ -80,7 +76,8 @@ class LesionTraining:
         return self.step.step(batch, classes.to(self._device))
 
     def learning_rate_factor(self, done: float) -> float:
-        """Constant."""
+        """Constant; the instance noise fades meanwhile."""
+        self.step.set_noise_factor(1 - done)
         return 1.0
 
     def grid(self) -> npt.NDArray[np.uint8]:
@@ -104,11 +101,26 @@ class LesionTraining:
         return {"model_sha256": digest, "parameters": counts}
 
 
+def _discriminator(
+    model: LesionGeneratorSettings, settings: TrainLesionsSettings, rng: torch.Generator
+) -> Discriminator:
+    sizes = {"image_channels": model.channels, "num_classes": len(model.classes), "width": settings.width}
+    if settings.family == "dcgan_classic":
+        return ClassicDiscriminator(model.size_px, rng, **sizes)
+    return DCGANDiscriminator(model.size_px, rng, spectral=settings.spectral_norm, **sizes)
+
+
 def _step_settings(settings: TrainLesionsSettings) -> LesionStepSettings:
     return LesionStepSettings(
         objective=settings.objective,
         diff_augment=settings.diff_augment,
+        labels=LabelSettings(settings.label_real, settings.label_softness, settings.label_flip_rate),
+        instance_noise=settings.instance_noise,
         r1_gamma=settings.r1_gamma,
+        r2_gamma=settings.r2_gamma,
+        gradient_penalty=settings.gradient_penalty,
+        weight_clip=settings.weight_clip,
+        critic_steps=settings.critic_steps,
         ema_decay=settings.ema_decay,
         learning_rate_generator=settings.learning_rate_generator,
         learning_rate_discriminator=settings.learning_rate_discriminator,

@@ -10,8 +10,10 @@ from models.losses import (
     OBJECTIVES,
     NonFiniteLossError,
     cycle_loss,
+    gradient_penalty,
     identity_loss,
     masked_l1,
+    mixtures_of,
     objective_named,
     r1_penalty,
     require_finite,
@@ -20,6 +22,11 @@ from models.losses import (
 
 def logit(probability: float) -> Tensor:
     return torch.tensor([math.log(probability / (1 - probability))])
+
+
+def generator_loss(name: str, fake: Tensor, real: Tensor) -> Tensor:
+    objective = OBJECTIVES[name]
+    return objective.generator_loss(fake, real) if objective.relative else objective.generator_loss(fake)
 
 
 def gradient(loss: Tensor, scores: Tensor) -> float:
@@ -75,7 +82,7 @@ def test_discriminator_wants_real_higher_and_fake_lower_and_generator_fake_highe
     d_loss = objective.discriminator_loss(real, fake)
     assert torch.autograd.grad(d_loss, real, retain_graph=True)[0].item() < 0
     assert torch.autograd.grad(d_loss, fake)[0].item() > 0
-    assert gradient(objective.generator_loss(fake), fake) < 0
+    assert gradient(generator_loss(objective.name, fake, real), fake) < 0
 
 
 def test_minimax_saturates_on_obvious_fakes_and_non_saturating_does_not() -> None:
@@ -97,13 +104,76 @@ def test_extreme_scores_stay_finite() -> None:
     extreme = torch.tensor([-1e4, 1e4])
     for objective in OBJECTIVES.values():
         assert torch.isfinite(objective.discriminator_loss(extreme, extreme))
-        assert torch.isfinite(objective.generator_loss(extreme))
+        assert torch.isfinite(generator_loss(objective.name, extreme, extreme.flip(0)))
 
 
 def test_registry_keys_are_the_names_and_an_unknown_name_is_refused() -> None:
     assert all(key == objective.name for key, objective in OBJECTIVES.items())
     with pytest.raises(ValueError, match=r"'gan'[\s\S]*hinge[\s\S]*objective"):
         objective_named("gan")
+
+
+def test_wasserstein_hand_values_and_constant_slopes() -> None:
+    real, fake = torch.tensor([2.0, 4.0]), torch.tensor([-1.0, 5.0], requires_grad=True)
+    assert OBJECTIVES["wasserstein"].discriminator_loss(real, fake).item() == pytest.approx(2 - 3)
+    loss = OBJECTIVES["wasserstein"].generator_loss(fake)
+    assert loss.item() == pytest.approx(-2)
+    assert torch.autograd.grad(loss, fake)[0].tolist() == [-0.5, -0.5]  # however good or bad the fake is
+
+
+def test_relativistic_hand_values_and_invariance_to_a_shift_of_all_scores() -> None:
+    real, fake = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.0])
+    game = OBJECTIVES["relativistic"]
+    expected = (math.log(1 + math.exp(-1)) + math.log(2)) / 2
+    assert game.discriminator_loss(real, fake).item() == pytest.approx(expected)
+    assert game.generator_loss(fake, real).item() == pytest.approx((math.log(1 + math.e) + math.log(2)) / 2)
+    assert game.discriminator_loss(real + 7, fake + 7).item() == pytest.approx(expected, rel=1e-5)
+    assert game.discriminator_loss(real, real).item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("name", [name for name, objective in OBJECTIVES.items() if objective.labeled_loss])
+def test_hard_labels_give_the_plain_discriminator_loss(name: str) -> None:
+    objective = OBJECTIVES[name]
+    real, fake = torch.tensor([0.3, -2.0, 5.0]), torch.tensor([1.0, 0.1, -4.0])
+    assert objective.labeled_loss is not None
+    parts = objective.labeled_loss(real, torch.ones(3)) + objective.labeled_loss(fake, torch.zeros(3))
+    assert parts.item() == pytest.approx(objective.discriminator_loss(real, fake).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "best"), [("non_saturating", math.log(9)), ("least_squares", 0.9)])
+def test_a_smoothed_label_has_a_finite_best_score(name: str, best: float) -> None:
+    # Of 0.9: σ(s) = 0.9 for cross-entropy, s = 0.9 for squares; beyond it D pays for being too sure.
+    loss = OBJECTIVES[name].labeled_loss
+    assert loss is not None
+    score = torch.tensor([best], requires_grad=True)
+    assert gradient(loss(score, torch.tensor([0.9])), score) == pytest.approx(0, abs=1e-6)
+    surer = torch.tensor([best + 1], requires_grad=True)
+    assert gradient(loss(surer, torch.tensor([0.9])), surer) > 0
+
+
+def test_gradient_penalty_of_a_linear_discriminator_is_its_squared_distance_from_slope_one() -> None:
+    weight = torch.tensor([3.0, -4.0, 0.0, 0.0], requires_grad=True)
+    images = torch.zeros(5, 1, 2, 2).requires_grad_()
+    penalty = gradient_penalty((images.flatten(1) * weight).sum(1), images)
+    assert penalty.item() == pytest.approx((5 - 1) ** 2)
+    (slope,) = torch.autograd.grad(penalty, weight)
+    assert torch.allclose(slope, 2 * 4 * weight.detach() / 5)
+
+
+def test_gradient_penalty_of_a_flat_discriminator_is_one_and_finite_to_differentiate() -> None:
+    weight = torch.zeros(4, requires_grad=True)
+    images = torch.ones(2, 1, 2, 2).requires_grad_()
+    penalty = gradient_penalty((images.flatten(1) * weight).sum(1), images)
+    assert penalty.item() == 1
+    assert torch.isfinite(torch.autograd.grad(penalty, weight)[0]).all()
+
+
+def test_mixtures_lie_on_the_line_between_real_and_fake() -> None:
+    real, fake = torch.ones(3, 1, 2, 2), torch.zeros(3, 1, 2, 2)
+    mixed = mixtures_of(real, fake, torch.tensor([0.0, 0.25, 1.0]))
+    assert mixed[:, 0, 0, 0].tolist() == [0.0, 0.25, 1.0]
+    assert mixed.requires_grad
+    assert mixed.grad_fn is None
 
 
 def test_r1_of_a_linear_discriminator_is_half_its_squared_weight() -> None:

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.labels import LabelSettings
+from models.lesion_gan.classic import ClassicDiscriminator, ClassicGenerator
 from models.lesion_gan.discriminator import DCGANDiscriminator
 from models.lesion_gan.generator import DCGANGenerator
 from models.lesion_gan.step import R1_INTERVAL, LesionGANStep, LesionStepSettings
@@ -67,10 +69,10 @@ def test_d_alone_moves_in_its_turn() -> None:
 
 def test_g_alone_moves_in_its_turn() -> None:
     step = build()
-    classes = batch()[1]
+    images, classes = batch()
     fakes = step.generator(torch.randn(4, 8, generator=step.rng), classes)
     generator, discriminator = weights(step.generator), weights(step.discriminator)
-    step._generator_step(fakes, classes)
+    step._generator_step(images, fakes, classes)
     assert same(discriminator, weights(step.discriminator))
     assert all(parameter.grad is None for parameter in step.discriminator.parameters())
     moved = [name for name, _ in step.generator.named_parameters()]
@@ -190,3 +192,92 @@ def test_bad_batches_and_networks_that_do_not_match_are_refused() -> None:
         LesionGANStep(DCGANGenerator(32, rng, num_classes=2), DCGANDiscriminator(32, rng), LesionStepSettings(), rng)
     with pytest.raises(ValueError, match="blur"):
         build(LesionStepSettings(diff_augment=("blur",)))
+
+
+def build_plain(settings: LesionStepSettings) -> LesionGANStep:
+    """A discriminator without spectral normalization."""
+    rng = torch.Generator().manual_seed(0)
+    generator = DCGANGenerator(32, rng, num_classes=2, latent_size=8, width=4)
+    return LesionGANStep(generator, DCGANDiscriminator(32, rng, num_classes=2, width=4, spectral=False), settings, rng)
+
+
+def test_clipped_weights_stay_in_their_box() -> None:
+    step = build_plain(LesionStepSettings(objective="wasserstein", weight_clip=0.01))
+    assert max(p.abs().max() for p in step.discriminator.parameters()) > 0.01
+    step.step(*batch())
+    assert max(p.abs().max() for p in step.discriminator.parameters()) == pytest.approx(0.01)
+
+
+def test_the_gradient_penalty_brings_the_slope_between_real_and_fake_toward_one() -> None:
+    step = build_plain(
+        LesionStepSettings(
+            objective="wasserstein", gradient_penalty=10.0, learning_rate_discriminator=1e-3, diff_augment=()
+        )
+    )
+    terms = [step.step(*batch(count=8, seed=seed % 4)) for seed in range(60)]
+    assert terms[0]["gradient_penalty"] > 0.5  # small weights: almost flat, so near (0 − 1)²
+    assert terms[-1]["gradient_penalty"] < 0.5 * terms[0]["gradient_penalty"]
+
+
+def test_r2_is_r1_of_the_fakes() -> None:
+    step = build(LesionStepSettings(r1_gamma=1.0, r2_gamma=1.0, diff_augment=()))
+    images, classes = batch()
+    both = step._discriminator_step(images, images.clone(), classes)
+    assert both["r1"].item() == pytest.approx(both["r2"].item(), rel=1e-5)  # one cloud, given as real and as fake
+
+
+def test_g_moves_at_every_nth_step_only() -> None:
+    step = build(LesionStepSettings(critic_steps=3))
+    moved = []
+    for seed in range(6):
+        before = weights(step.generator)
+        terms = step.step(*batch(seed=seed))
+        after = weights(step.generator)
+        moved.append(not all(torch.equal(before[name], after[name]) for name, _ in step.generator.named_parameters()))
+        assert ("g_loss" in terms) == moved[-1]
+    assert moved == [False, False, True, False, False, True]
+
+
+def test_softened_labels_change_what_d_is_told_and_hard_ones_do_not() -> None:
+    losses = {}
+    for name, labels in {"hard": LabelSettings(), "smooth": LabelSettings(real=0.9)}.items():
+        step = build(LesionStepSettings(objective="non_saturating", labels=labels))
+        losses[name] = step.step(*batch())["d_loss"].item()
+    assert losses["hard"] != pytest.approx(losses["smooth"], rel=1e-6)
+
+
+def test_instance_noise_fades_to_nothing() -> None:
+    step = build(LesionStepSettings(instance_noise=0.5, diff_augment=()))
+    images = batch(count=16)[0]
+    assert (step._seen_by_d(images) - images).std().item() == pytest.approx(0.5, rel=0.05)
+    step.set_noise_factor(0.5)
+    assert (step._seen_by_d(images) - images).std().item() == pytest.approx(0.25, rel=0.05)
+    step.set_noise_factor(0.0)
+    assert torch.equal(step._seen_by_d(images), images)
+
+
+def test_the_classic_family_trains() -> None:
+    rng = torch.Generator().manual_seed(0)
+    generator = ClassicGenerator(32, rng, num_classes=2, latent_size=8, width=4)
+    discriminator = ClassicDiscriminator(32, rng, num_classes=2, width=4)
+    step = LesionGANStep(generator, discriminator, LesionStepSettings(objective="non_saturating", diff_augment=()), rng)
+    before = weights(generator), weights(discriminator)
+    terms = step.step(*batch())
+    assert all(torch.isfinite(term) for term in terms.values())
+    assert not same(before[0], weights(generator))
+    assert not same(before[1], weights(discriminator))
+
+
+@pytest.mark.parametrize("penalty", ["r1_gamma", "r2_gamma", "gradient_penalty"])
+def test_a_penalty_with_batch_norm_in_d_is_refused(penalty: str) -> None:
+    rng = torch.Generator().manual_seed(0)
+    networks = (ClassicGenerator(32, rng, width=4), ClassicDiscriminator(32, rng, width=4))
+    with pytest.raises(ValueError, match="judges each image by itself"):
+        LesionGANStep(*networks, LesionStepSettings(**{penalty: 1.0}), rng)
+
+
+def test_clipping_with_spectral_norm_and_soft_labels_without_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        build(LesionStepSettings(weight_clip=0.01))
+    with pytest.raises(ValueError, match="objective that has labels"):
+        build(LesionStepSettings(objective="hinge", labels=LabelSettings(real=0.9)))

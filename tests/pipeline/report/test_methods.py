@@ -20,7 +20,7 @@ def test_every_choice_of_the_settings_has_words_of_its_own() -> None:
         lesion_methods(run(train={"lesions": {"objective": name}}))
         for name in choices(TrainLesionsSettings, "objective")
     }
-    assert len(lesions) == 4
+    assert len(lesions) == 6
     for section, field, settings in (
         ("train", "objective", TrainMRToCTSettings),
         ("train", "supervision", TrainMRToCTSettings),
