@@ -9,11 +9,12 @@ from pipeline.errors import QuarantineError
 from pipeline.settings import CLASS_NAME
 
 
-def _terms(text: str) -> frozenset[str]:
+def terms(text: str) -> frozenset[str]:
+    """The words of a text, as a set of defined terms."""
     return frozenset(text.split())
 
 
-BODY_PARTS = _terms(
+BODY_PARTS = terms(
     """
     ABDOMEN ABDOMENPELVIS ADRENAL ANKLE AORTA ARM AXILLA BACK BLADDER BRAIN BREAST BRONCHUS CALCANEUS CALF CAROTID
     CEREBELLUM CERVIX CHEEK CHEST CHESTABDOMEN CHESTABDPELVIS CIRCLEOFWILLIS CLAVICLE COCCYX COLON CORNEA
@@ -46,7 +47,7 @@ PATIENT_POSITIONS = frozenset(
         "PFDL",
     }
 )
-_MODALITIES = _terms(
+_MODALITIES = terms(
     """
     ANN AR AU CR CT DOC DX ECG EPS ES GM HC HD IO IVUS KO LEN LS MG MR M3D NM OAM OCT OP OPM OPT OT PLAN PR PT PX
     REG RESP RF RG RTDOSE RTIMAGE RTPLAN RTRECORD RTSTRUCT RWV SEG SM SMR SR SRF STAIN TG US VA XA XC

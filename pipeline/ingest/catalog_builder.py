@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.catalog import Catalog, write_catalog
 from pipeline.deidentify import Pseudonymizer
+from pipeline.errors import QuarantineError
 from pipeline.ingest import allow_list
+from pipeline.ingest.clearance import cleared_scan
 from pipeline.ingest.dates import shifted_date
 from pipeline.ingest.found import (
     NEAR_DUPLICATES,
@@ -55,6 +57,7 @@ class CatalogBuilder:
         self._quarantine: list[Row] = []
         self._thumbnails: dict[int, NDArray[np.float32]] = {}
         self._mask_files: Counter[str] = Counter()
+        self._refused_words: set[str] = set()
         self.ignored = 0
         self.crosswalk: Crosswalk = {"subjects": {}, "series": {}, "paths": {}}
 
@@ -68,12 +71,11 @@ class CatalogBuilder:
 
     def add(self, found: Found) -> None:
         """Take one thing that a layout found."""
-        if isinstance(found, FoundVolume):
-            self._add_volume(found)
-        elif isinstance(found, FoundImage):
-            self._add_image(found)
+        if isinstance(found, FoundVolume | FoundImage):
+            self._add_scan(found)
         elif isinstance(found, FoundMask):
-            self._add_mask(found)
+            if found.series_word not in self._refused_words:
+                self._add_mask(found)
         elif isinstance(found, Ignored):
             self.ignored += found.count
         else:
@@ -97,6 +99,19 @@ class CatalogBuilder:
         for lesion in self._lesions:
             lesion["subject_id"] = subjects[lesion["series_id"]]
         return write_catalog(self._folder, self._series, self._lesions, self._quarantine)
+
+    def _add_scan(self, found: FoundVolume | FoundImage) -> None:
+        """Take a volume or image, unless its pixels may tell who it is; its masks then go with it."""
+        try:
+            cleared = cleared_scan(found, self._settings)
+        except QuarantineError as error:
+            self._refused_words.add(found.word)
+            self._refuse(Refusal(found.names, error))
+            return
+        if isinstance(cleared, FoundVolume):
+            self._add_volume(cleared)
+        else:
+            self._add_image(cleared)
 
     def _add_volume(self, found: FoundVolume) -> None:
         series_id = self._series_id(found.word, found.names, found.scan.facts)

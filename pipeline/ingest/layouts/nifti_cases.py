@@ -103,9 +103,6 @@ def unusable(scan: Scan | None, min_slices: int) -> QuarantineError | None:
     if scan.modality is None:
         advice = 'Name the file as BIDS does (_T1w, _T2w, _ct ...) or put "Modality" into a JSON beside it.'
         return QuarantineError("UNKNOWN_MODALITY", "a volume that does not tell whether it is MR or CT", advice)
-    if (scan.facts.burned_in_annotation or "").upper() == "YES":
-        advice = "Remove the text from the pixels, then set BurnedInAnnotation to NO."
-        return QuarantineError("BURNED_IN_TEXT", "BurnedInAnnotation is YES", advice)
     if min(scan.voxels.shape) < min_slices:
         found = f"a volume of {' x '.join(str(size) for size in scan.voxels.shape)} voxels"
         advice = f"At least {min_slices} slices are needed; lower ingest.min_slices to keep thinner volumes."
