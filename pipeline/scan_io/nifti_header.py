@@ -201,7 +201,7 @@ def _dtype(header: Any) -> np.dtype[Any]:
     code, bits = int(header["datatype"]), int(header["bitpix"])
     try:
         dtype = np.dtype(header.get_data_dtype())
-    except nib.spatialimages.HeaderDataError:
+    except (KeyError, nib.spatialimages.HeaderDataError):
         dtype = np.dtype(object)
     if dtype.fields is not None or dtype.kind not in "iuf" or dtype.itemsize > 8:
         known = "RGB" if dtype.fields is not None else "complex" if dtype.kind == "c" else "other"
