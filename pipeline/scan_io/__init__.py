@@ -1,6 +1,6 @@
 """Read and write scans: NIfTI files and DICOM series, always as a `Scan` with voxels (i, j, k) and a RAS+ geometry."""
 
-from pipeline.scan_io.dicom_read import SeriesKey, find_dicom_series, is_dicom, read_dicom_series
+from pipeline.scan_io.dicom.series import find_dicom_series, is_dicom, read_dicom_series, read_dicom_volumes
 from pipeline.scan_io.dicom_write import Acquisition, SeriesIdentity, uid_from, write_dicom_series
 from pipeline.scan_io.image_policy import STRICT, ImagePolicy
 from pipeline.scan_io.metaimage import is_metaimage, read_image, read_metaimage
@@ -20,13 +20,13 @@ __all__ = [
     "Scan",
     "ScanFacts",
     "SeriesIdentity",
-    "SeriesKey",
     "SourceSeries",
     "find_dicom_series",
     "is_dicom",
     "is_metaimage",
     "is_nifti",
     "read_dicom_series",
+    "read_dicom_volumes",
     "read_image",
     "read_metaimage",
     "read_nifti",

@@ -6,23 +6,25 @@ name. Equal words are one subject, wherever they come from.
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
+from pipeline.deidentify import names_a_patient
 from pipeline.errors import QuarantineError
 from pipeline.ingest.found import Found, FoundVolume, Ignored, Layout, Reading
-from pipeline.ingest.isolated import parse_each
 from pipeline.ingest.layouts.claims import claimed
 from pipeline.ingest.layouts.dicom_names import may_be_dicom
+from pipeline.ingest.layouts.dicom_series import DicomReading
 from pipeline.ingest.layouts.nifti_cases import IMAGE_FILE_SUFFIXES, policy_of, refused_pairs, source_of, unusable
 from pipeline.ingest.layouts.scan_lesions import VolumePlaces, lesions
 from pipeline.ingest.lesion_table import TABLE_NAME, LesionRow, read_lesion_table
 from pipeline.ingest.nifti_parsers import ImageTask, read_image_file
-from pipeline.ingest.scan_parsers import Paths, read_keys, read_series
+from pipeline.ingest.scan_parsers import Paths
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree, looks_dicom
 from pipeline.safe_parse import Outcome, parse_all
-from pipeline.scan_io import Scan, SeriesKey
+from pipeline.scan_io import Scan
 from pipeline.scan_io.sidecar import stem
 
 _BIDS_SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[_/.])")
@@ -67,7 +69,8 @@ def _volumes(
     places = VolumePlaces()
     names = {file.path: file.name for file in (*dicom, *nifti)}
     total, done = len(names), 0
-    for outcome in _outcomes(reading, dicom, nifti):
+    series = DicomReading(reading, dicom)
+    for outcome in chain(series.outcomes(), _images(reading, nifti)):
         task_names = tuple(names[path] for path in outcome.task)
         done += len(task_names)
         reading.progress("files read", min(done, total), total)
@@ -79,43 +82,16 @@ def _volumes(
         volume = _found(outcome.result, task_names)
         placed = places.accept(volume)
         yield placed or Refusal(task_names, _DUPLICATE)
+    for file in series.structures:
+        yield Refusal((file.name,), _STRUCTURE)
     yield from lesions(reading, places, rows)
 
 
-def _outcomes(
-    reading: Reading, dicom: Sequence[SourceFile], nifti: Sequence[SourceFile]
-) -> Iterator[Outcome[Paths, Scan]]:
-    """Outcome of every series and file; a series that fails as a whole is tried again folder by folder.
-
-    Archives hold the same series more than once, and one bad copy must not cost the good one.
-    """
-    groups: dict[SeriesKey, list[Path]] = defaultdict(list)
-    for key_outcome in parse_each(read_keys, [file.path for file in dicom], reading.limits):
-        key = key_outcome.result
-        if key is None:
-            yield Outcome((key_outcome.task,), None, key_outcome.refusal)
-        elif key.series_uid:
-            groups[key].append(key_outcome.task)
-        else:
-            groups[key._replace(series_uid=f"\0{len(groups)}")] = [key_outcome.task]
-    again: list[Paths] = []
-    for outcome in parse_all(read_series, [tuple(paths) for paths in groups.values()], reading.limits):
-        folders = _by_folder(outcome.task)
-        if outcome.refusal is not None and len(folders) > 1:
-            again += folders
-        else:
-            yield outcome
-    yield from parse_all(read_series, again, reading.limits)
+def _images(reading: Reading, files: Sequence[SourceFile]) -> Iterator[Outcome[Paths, Scan]]:
+    """Outcome of every image file."""
     policy = policy_of(reading.settings)
-    for image in parse_all(read_image_file, [ImageTask(file.path, policy) for file in nifti], reading.limits):
+    for image in parse_all(read_image_file, [ImageTask(file.path, policy) for file in files], reading.limits):
         yield Outcome((image.task.path,), image.result, image.refusal)
-
-
-def _by_folder(paths: Paths) -> list[Paths]:
-    folders: dict[Path, list[Path]] = defaultdict(list)
-    for path in paths:
-        folders[path.parent].append(path)
-    return [tuple(members) for members in folders.values()]
 
 
 def _found(scan: Scan, names: tuple[str, ...]) -> FoundVolume:
@@ -125,7 +101,8 @@ def _found(scan: Scan, names: tuple[str, ...]) -> FoundVolume:
         return FoundVolume(scan, kind, f"nifti\0{names[0]}", subject, source, names)
     orientation = ",".join(f"{value:.3f}" for value in scan.geometry.direction.ravel() + 0.0)
     word = f"dicom\0{facts.series_uid or names[0]}\0{orientation}\0{scan.geometry.shape[:2]}"
-    if facts.patient_id:
+    word += f"\0{facts.volume_label}" if facts.volume_label else ""
+    if facts.patient_id and names_a_patient(facts.patient_id):
         return FoundVolume(scan, "dicom", word, facts.patient_id, "patient_id", names)
     return FoundVolume(scan, "dicom", word, facts.study_uid or names[0], "study" if facts.study_uid else "file", names)
 
@@ -149,6 +126,7 @@ def _strays(tree: SourceTree, known: set[str]) -> list[SourceFile]:
     return [file for file in tree.files if file.name not in known and may_be_dicom(file) and file.size > 0]
 
 
+_STRUCTURE = QuarantineError("NOT_AN_IMAGE", "a segmentation or a structure set", "It is not read yet.")
 _DUPLICATE = QuarantineError(
     "DUPLICATE_SERIES", "the same series with the same voxels and grid a second time", "Nothing to do; one is kept."
 )

@@ -1,11 +1,12 @@
 """What grouping hands to the reading of pixels: the images of one volume, in plain values."""
 
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import QuarantineError
-from pipeline.scan_io.dicom.header import DicomHeader, FrameHeader
+from pipeline.scan_io.dicom.header import DicomHeader, FrameHeader, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,24 @@ class VolumePlan:
     frames: tuple[PlannedFrame, ...]
     label: str | None = None
     gantry_tilt: Literal["correct", "refuse"] = "correct"
+
+    @property
+    def positions(self) -> frozenset[Vector]:
+        """Where its images lie, LPS+ mm."""
+        return frozenset(planned.frame.position for planned in self.frames)
+
+
+def without_files(plan: VolumePlan, left_out: AbstractSet[int]) -> VolumePlan | None:
+    """The plan without some of its files, or None where nothing remains."""
+    kept = [number for number in range(len(plan.paths)) if number not in left_out]
+    numbers = {number: place for place, number in enumerate(kept)}
+    frames = tuple(
+        PlannedFrame(numbers[planned.file], planned.frame) for planned in plan.frames if planned.file in numbers
+    )
+    if not frames:
+        return None
+    paths, headers = tuple(plan.paths[number] for number in kept), tuple(plan.headers[number] for number in kept)
+    return replace(plan, paths=paths, headers=headers, frames=frames)
 
 
 @dataclass(frozen=True, slots=True)
