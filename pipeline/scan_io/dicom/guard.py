@@ -30,7 +30,11 @@ def check_pixel_claims(
     """Refuse pixels that the bytes of a file cannot hold.
 
     Args:
-        rows, columns, frames, samples, bits_allocated: as the header claims.
+        rows: height of a frame as the header claims it.
+        columns: width of a frame.
+        frames: number of frames.
+        samples: values a pixel.
+        bits_allocated: bits a value.
         pixel_bytes: bytes of pixel data, or of the file where that is not known.
         transfer_syntax_uid: how they are stored.
 

@@ -61,7 +61,7 @@ def regular_file(path: Path) -> Iterator[BinaryIO]:
         QuarantineError: NOT_DICOM for anything but a regular file, UNREADABLE where the system refuses.
     """
     try:
-        stream = open(path, "rb", buffering=0, opener=_no_follow)
+        stream = open(path, "rb", buffering=0, opener=_no_follow)  # noqa: SIM115
     except OSError as error:
         raise QuarantineError("UNREADABLE", _system_error(error), COPY_AGAIN) from None
     with stream:

@@ -52,7 +52,7 @@ class _Level:
     implicit: bool
 
 
-class _Malformed(Exception):
+class _MalformedError(Exception):
     """Structure that cannot be followed."""
 
 
@@ -82,7 +82,7 @@ class Walk:
         implicit = self._switched(start, implicit, top=True)
         try:
             return self._follow(start, self._size, [_Level(False, None, implicit)], eager=True)
-        except _Malformed:
+        except _MalformedError:
             raise QuarantineError("UNREADABLE", "sequences whose items cannot be found", COPY_AGAIN) from None
 
     def _follow(self, place: int, limit: int, stack: list[_Level], *, eager: bool) -> Pixels | None:
@@ -130,7 +130,7 @@ class Walk:
                 raise truncated(f"an item of {length} bytes where {limit - place - 8} are left")
             stack.append(_Level(False, end, self._switched(place + 8, stack[-1].implicit, top=False)))
         else:
-            raise _Malformed
+            raise _MalformedError
         return place + 8
 
     def _element(self, place: int, limit: int, implicit: bool) -> _Element:
@@ -153,7 +153,7 @@ class Walk:
         tag, _, length, start = element
         if tag == _ITEM_END:
             if len(stack) == 1:
-                raise _Malformed
+                raise _MalformedError
             stack.pop()
             return start
         if length == UNDEFINED:
@@ -167,7 +167,7 @@ class Walk:
                 return start
             try:
                 self._follow(start, end, [_Level(True, end, stack[-1].implicit)], eager=False)
-            except _Malformed:
+            except _MalformedError:
                 return end  # parsed only when asked for, and refused then
             except QuarantineError as error:
                 if error.reason != "TRUNCATED":
@@ -176,7 +176,7 @@ class Walk:
 
     def _undefined(self, element: _Element, limit: int, stack: list[_Level]) -> int:
         """A sequence that a delimiter ends, or encapsulated bytes."""
-        tag, vr, _, start = element
+        _, vr, _, start = element
         if vr in (b"SQ", b"UN") or (self._holds_items(element) and vr is None):
             stack.append(_Level(True, None, stack[-1].implicit))
             return start
