@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import QuarantineError
 from pipeline.geometry import Geometry
-from pipeline.scan_io import read_nifti
+from pipeline.scan_io import read_image
 
 GRID_TOLERANCE_MM = 1e-3
 """Largest distance between a mask voxel and its image voxel."""
@@ -38,9 +38,9 @@ def read_mask(task: MaskTask) -> AlignedMask:
     """The mask on the grid of the one image that it fits.
 
     Raises:
-        QuarantineError: MASK_GRID_MISMATCH, AMBIGUOUS_REFERENCE, MASK_NOT_INTEGER, and what `read_nifti` raises.
+        QuarantineError: MASK_GRID_MISMATCH, AMBIGUOUS_REFERENCE, MASK_NOT_INTEGER, and what `read_image` raises.
     """
-    mask = read_nifti(task.path)
+    mask = read_image(task.path)
     if mask.voxels.dtype != np.int16:
         found = f"mask values of type {mask.voxels.dtype}"
         raise QuarantineError("MASK_NOT_INTEGER", found, "Save lesion numbers from 1 to 32767.")

@@ -97,7 +97,7 @@ def _values(
     """``count`` voxels of a stream, scaled, and whether some had to be replaced."""
     if scale is None and layout.dtype == np.int16:  # as it is stored here, byte order included
         stored = np.empty(count, dtype=np.int16)
-        fill(stream, memoryview(stored).cast("B"))
+        fill(stream, stored.view(np.uint8).data)
         return stored, False
     values = VoxelValues(count, in_hounsfield=in_hounsfield)
     piece = np.empty(min(count, _PIECE_BYTES // layout.dtype.itemsize), dtype=layout.dtype)
@@ -105,7 +105,7 @@ def _values(
         part = piece[: count - start]
         if scale is None and (room := values.room(part.size, layout.dtype)) is not None:
             part = room
-        fill(stream, memoryview(part.view(np.uint8)))
+        fill(stream, part.view(np.uint8).data)
         values.add(_scaled(part, scale))
     return values.finish(max_non_finite), values.non_finite > 0
 

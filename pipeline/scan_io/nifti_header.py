@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 
 from pipeline.errors import InputError, QuarantineError
 from pipeline.geometry import Geometry
@@ -160,7 +161,7 @@ def _form(header: Any, name: str, shape: tuple[int, ...]) -> Geometry:
         return Geometry(shape, header.get_sform() if name == "sform" else header.get_qform())
     except InputError as error:
         found = f"{name} with {error.found}"
-    except (ValueError, nib.spatialimages.HeaderDataError):  # nibabel: a quaternion longer than 1, a negative pixdim
+    except (ValueError, HeaderDataError):  # nibabel: a quaternion longer than 1, a negative pixdim
         sizes = ", ".join(f"{float(size):g}" for size in header["pixdim"][:4])
         found = f"a qform that is no rotation, or pixdim {sizes}"
     raise QuarantineError("SINGULAR_AFFINE", found, "Convert again with a valid orientation.")
@@ -200,8 +201,8 @@ def _dtype(header: Any) -> np.dtype[Any]:
     """Voxel type: integers and floats up to 64 bits; bitpix has to agree with it."""
     code, bits = int(header["datatype"]), int(header["bitpix"])
     try:
-        dtype = np.dtype(header.get_data_dtype())
-    except (KeyError, nib.spatialimages.HeaderDataError):
+        dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
+    except (KeyError, HeaderDataError):
         dtype = np.dtype(object)
     if dtype.fields is not None or dtype.kind not in "iuf" or dtype.itemsize > 8:
         known = "RGB" if dtype.fields is not None else "complex" if dtype.kind == "c" else "other"
