@@ -60,8 +60,8 @@ def _no_image(sop_class_uid: str, attributes: Attributes) -> Refused | None:
     if kind_of(sop_class_uid) == "other":
         return "NOT_AN_IMAGE", _name(sop_class_uid), "Nothing to do; only MR and CT images are read."
     if not attributes.whole("Rows") or not attributes.whole("Columns"):
-        name = _name(sop_class_uid) if sop_class_uid else "an object without SOP class"
-        return "NOT_AN_IMAGE", f"{name} without rows or columns", "Export the images again."
+        name = f"{_name(sop_class_uid)} without" if sop_class_uid else "an object without SOP class,"
+        return "NOT_AN_IMAGE", f"{name} rows or columns", "Export the images again."
     return None
 
 

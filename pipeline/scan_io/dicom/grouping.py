@@ -91,7 +91,13 @@ def _plans(files: Files, numbers: Sequence[int], policy: DicomPolicy) -> tuple[l
     for rank, stack in enumerate(stacks, start=1):
         word = f"stack {rank}" if len(stacks) > 1 else ""
         volumes += [_Volume((word, *volume.words), volume.content) for volume in _volumes(stack)]
-    plans, refused = [], []
+    plans: list[VolumePlan] = []
+    refused: list[RefusedFiles] = []
+    for contrast in _single_places(volumes):
+        volumes = [volume for volume in volumes if all(volume is not member for member in contrast)]
+        paths = tuple(dict.fromkeys(files[entry.file][0] for volume in contrast for entry in volume.content.entries))
+        found = f"{len(contrast)} images of one position"
+        refused.append(RefusedFiles(paths, QuarantineError("NOT_A_VOLUME", found, "Send the slices beside it.")))
     for volume in volumes:
         paths = tuple(dict.fromkeys(files[entry.file][0] for entry in volume.content.entries if not entry.lost))
         if not paths:
@@ -103,6 +109,18 @@ def _plans(files: Files, numbers: Sequence[int], policy: DicomPolicy) -> tuple[l
         label = "; ".join(word for word in volume.words if word) or None
         plans.append(_plan(files, volume.content.entries, label, policy))
     return plans, refused
+
+
+def _single_places(volumes: Sequence[_Volume]) -> list[list[_Volume]]:
+    """Images of one contrast that were made over and over at a single position, e.g. to watch a bolus arrive."""
+    contrasts: dict[tuple[str, ...], list[_Volume]] = defaultdict(list)
+    for volume in volumes:
+        contrasts[volume.words[:-1]].append(volume)
+    return [
+        members
+        for members in contrasts.values()
+        if len(members) > 1 and all(volume.content.positions == 1 for volume in members)
+    ]
 
 
 def _lacking(content: Pass) -> QuarantineError | None:

@@ -19,10 +19,13 @@ def frames(attributes: Attributes) -> tuple[FrameHeader, ...]:
     """Places and contrast of every frame.
 
     Raises:
-        QuarantineError: MISSING_GEOMETRY, FRAME_COUNT.
+        QuarantineError: MISSING_GEOMETRY; FRAME_COUNT where groups and frames differ in number.
     """
     count = attributes.whole("NumberOfFrames") or 1
     groups = attributes.items("PerFrameFunctionalGroupsSequence")
+    if not groups:
+        found = f"{count} frames without functional groups"
+        raise QuarantineError("MISSING_GEOMETRY", found, "Export with complete geometry.")
     if not 1 <= count <= MAXIMUM_FRAMES or len(groups) != count:
         found = f"{count} frames with {len(groups)} functional groups"
         raise QuarantineError("FRAME_COUNT", found, "Export the series again.")

@@ -1,6 +1,7 @@
 """Files to volumes in one process, for trusted files; ingest does the same steps in limited child processes."""
 
 import stat
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def find_dicom_series(paths: Iterable[Path]) -> dict[str, list[Path]]:
 
 def group_files(paths: Sequence[Path], policy: DicomPolicy = _DEFAULT) -> Grouping:
     """Volumes that files make; raises the first QuarantineError of a file that cannot be read."""
-    return group_headers([(path, read_header(path)) for path in paths], policy)
+    with warnings.catch_warnings(action="ignore"):  # pydicom warns when it converts values; checks of ours judge them
+        return group_headers([(path, read_header(path)) for path in paths], policy)
 
 
 def read_dicom_volumes(paths: Sequence[Path], policy: DicomPolicy = _DEFAULT) -> list[Scan]:
@@ -47,7 +49,7 @@ def read_dicom_volumes(paths: Sequence[Path], policy: DicomPolicy = _DEFAULT) ->
     Raises:
         QuarantineError: of the first file or volume that is refused.
     """
-    return [read_volume(plan) for plan in _plans(paths, policy)]
+    return [_volume(plan) for plan in _plans(paths, policy)]
 
 
 def read_dicom_series(paths: Sequence[Path], policy: DicomPolicy = _DEFAULT) -> Scan:
@@ -60,7 +62,12 @@ def read_dicom_series(paths: Sequence[Path], policy: DicomPolicy = _DEFAULT) -> 
     if len(plans) != 1:
         found = f"{len(paths)} files that make {len(plans)} volumes"
         raise QuarantineError("MIXED_SERIES", found, "Pass one volume at a time, or read all of them.")
-    return read_volume(plans[0])
+    return _volume(plans[0])
+
+
+def _volume(plan: VolumePlan) -> Scan:
+    with warnings.catch_warnings(action="ignore"):
+        return read_volume(plan)
 
 
 def _plans(paths: Sequence[Path], policy: DicomPolicy) -> tuple[VolumePlan, ...]:
@@ -84,7 +91,8 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _header_or_none(path: Path) -> DicomHeader | None:
-    try:
-        return read_header(path)
-    except QuarantineError:
-        return None
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            return read_header(path)
+        except QuarantineError:
+            return None
