@@ -13,7 +13,8 @@ from pipeline.scan_io.dicom.read_volume import read_volume
 from pipeline.scan_io.dicom.volume_plan import DicomPolicy, Grouping, VolumePlan
 from pipeline.scan_io.scan import Scan
 
-_DEFAULT = DicomPolicy()
+_DEFAULT = DicomPolicy(derived="keep")
+"""Whoever names the files wants them read."""
 
 
 def is_dicom(path: Path) -> bool:
