@@ -10,12 +10,12 @@ import pydicom
 from pydicom.filereader import read_dataset
 
 from pipeline.errors import QuarantineError
-from pipeline.scan_io.dicom import part10
+from pipeline.scan_io.dicom import part10, plain
 from pipeline.scan_io.dicom.attributes import Attributes, DatasetAttributes
 from pipeline.scan_io.dicom.part10 import COPY_AGAIN, FileMeta
+from pipeline.scan_io.dicom.plain_attributes import PlainAttributes
 from pipeline.scan_io.dicom.structure import PIXEL_DATA, UNDEFINED, Content, Pixels, Walk
-
-_NATIVE_LITTLE = frozenset({part10.IMPLICIT_LITTLE_ENDIAN, part10.EXPLICIT_LITTLE_ENDIAN})
+from pipeline.scan_io.dicom.transfer_syntaxes import PLAIN
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,32 @@ def open_file(path: Path) -> OpenedFile:
     Raises:
         QuarantineError: NOT_DICOM, TRUNCATED, MISSING_SYNTAX, TOO_DEEP, EXPANSION_LIMIT, UNREADABLE.
     """
+    try:
+        found = plain.walk(path)
+    except plain.NotPlain:
+        return open_with_pydicom(path)
+    attributes = PlainAttributes(found.values, lambda: open_with_pydicom(path).attributes)
+    return _opened(attributes, found.transfer_syntax_uid, (found.pixel_offset, found.pixel_length), found.size)
+
+
+def open_with_pydicom(path: Path) -> OpenedFile:
+    """`open_file` without the quick way.
+
+    Raises:
+        QuarantineError: as `open_file`.
+    """
     with part10.regular_file(path) as stream:
         parsed, meta, pixels, size = _parse(stream, stop_before_pixels=True)
-    attributes = DatasetAttributes(parsed)
-    native = meta.transfer_syntax_uid in _NATIVE_LITTLE and pixels is not None and pixels.tag == PIXEL_DATA
-    if pixels is None or not native or pixels.length == UNDEFINED or attributes.whole("BitsAllocated") not in (8, 16):
-        return OpenedFile(attributes, meta.transfer_syntax_uid, None, None, size)
-    return OpenedFile(attributes, meta.transfer_syntax_uid, pixels.offset, pixels.length, size)
+    lies_plain = meta.transfer_syntax_uid in PLAIN and pixels is not None and pixels.tag == PIXEL_DATA
+    if pixels is None or not lies_plain or pixels.length == UNDEFINED:
+        return OpenedFile(DatasetAttributes(parsed), meta.transfer_syntax_uid, None, None, size)
+    return _opened(DatasetAttributes(parsed), meta.transfer_syntax_uid, (pixels.offset, pixels.length), size)
+
+
+def _opened(attributes: Attributes, syntax: str, pixels: tuple[int, int], size: int) -> OpenedFile:
+    """A file whose pixels lie in it as they are, if their bits make whole bytes."""
+    offset, length = pixels if attributes.whole("BitsAllocated") in (8, 16) else (None, None)
+    return OpenedFile(attributes, syntax, offset, length, size)
 
 
 def dataset(path: Path) -> pydicom.Dataset:

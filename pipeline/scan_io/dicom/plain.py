@@ -1,0 +1,312 @@
+"""A quick walk through plain DICOM files: uncompressed, little endian, without anything odd.
+
+pydicom turns every element into objects; most files need about seventy values. This walk reads the first bytes of a
+file, follows the elements by their lengths up to the pixels (PS3.5 7.1), and keeps the bytes of those values. What it
+cannot follow with certainty, or convert just as pydicom would, it leaves to pydicom: `NotPlain`.
+"""
+
+import os
+import stat
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from pydicom.datadict import DicomDictionary, tag_for_keyword
+
+from pipeline.scan_io.dicom.part10 import EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, LONG_LENGTHS
+from pipeline.scan_io.dicom.structure import PIXEL_DATA, UNDEFINED
+
+KEYWORDS = frozenset(
+    """
+    SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID StudyDate SeriesDate AcquisitionDate ContentDate StudyTime
+    SeriesTime AcquisitionTime ContentTime AcquisitionDateTime Modality Manufacturer ManufacturerModelName
+    StudyDescription SeriesDescription ComplexImageComponent
+    PatientID PatientSex PatientAge
+    BodyPartExamined ScanningSequence SequenceVariant SequenceName SliceThickness KVP RepetitionTime EchoTime
+    InversionTime EchoNumbers MagneticFieldStrength SpacingBetweenSlices EchoTrainLength SoftwareVersions ProtocolName
+    TriggerTime GantryDetectorTilt FlipAngle PatientPosition DiffusionBValue
+    StudyInstanceUID SeriesInstanceUID StudyID SeriesNumber AcquisitionNumber InstanceNumber ImagePositionPatient
+    ImageOrientationPatient FrameOfReferenceUID TemporalPositionIdentifier NumberOfTemporalPositions
+    TemporalPositionIndex SliceLocation
+    SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns PixelSpacing
+    BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit BurnedInAnnotation
+    RescaleIntercept RescaleSlope RescaleType LossyImageCompression
+    ModalityLUTSequence MRDiffusionSequence MREchoSequence SharedFunctionalGroupsSequence
+    PerFrameFunctionalGroupsSequence
+    """.split()
+)
+"""Attributes that the walk keeps; pydicom is asked for any other."""
+
+PRIVATE = frozenset(
+    {(0x0019, 0x0A), (0x0019, 0x0C), (0x0029, 0x10), (0x2001, 0x03), (0x0043, 0x39), (0x0043, 0x2F)}
+)
+"""Group and offset in its block of the private elements that it keeps: mosaics, b-values, parts of complex images."""
+
+TAGS = {keyword: int(tag_for_keyword(keyword) or 0) for keyword in KEYWORDS}
+
+_FIRST_BYTES, _MORE_BYTES, _HEADER_CAP = 1 << 14, 1 << 16, 1 << 23
+_MAXIMUM_ELEMENTS, _MAXIMUM_DEPTH = 20_000, 16
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_NO_TAG = 0x7FE00000
+
+_SHORT_LENGTHS = frozenset(
+    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS"}
+    | {b"ST", b"TM", b"UI", b"UL", b"US"}
+)
+_FORMS = {**dict.fromkeys(LONG_LENGTHS, True), **dict.fromkeys(_SHORT_LENGTHS, False)}
+"""VR → whether its length takes four bytes."""
+
+_EXPLICIT, _IMPLICIT, _LONG = struct.Struct("<HH2sH"), struct.Struct("<HHL"), struct.Struct("<L")
+_WANTED = frozenset(TAGS.values())
+_PRIVATE_GROUPS = frozenset(group for group, _ in PRIVATE)
+_VRS = {tag: str(entry[0]).encode() for tag, entry in DicomDictionary.items()}
+
+
+class NotPlain(Exception):  # noqa: N818  # no error: the file goes to pydicom
+    """The walk cannot be certain of this file."""
+
+
+class Raw(NamedTuple):
+    """Bytes of one value and their VR; of a sequence only that it is there."""
+
+    vr: bytes
+    content: bytes
+
+
+class PlainFile(NamedTuple):
+    """What the walk found.
+
+    Attributes:
+        values: by tag.
+        transfer_syntax_uid: explicit or implicit little endian.
+        pixel_offset: where PixelData begins in the file.
+        pixel_length: its bytes.
+        size: bytes of the file.
+    """
+
+    values: dict[int, Raw]
+    transfer_syntax_uid: str
+    pixel_offset: int
+    pixel_length: int
+    size: int
+
+
+def walk(path: Path) -> PlainFile:
+    """Read the values up to the pixels.
+
+    Raises:
+        NotPlain: the file is odd in any way, or is none.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        raise NotPlain from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotPlain
+        return _Walk(descriptor, status.st_size).file()
+    except (OSError, struct.error):
+        raise NotPlain from None
+    finally:
+        os.close(descriptor)
+
+
+class _Walk:
+    """The bytes of a file read so far, and the values found in them."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor, self._size = descriptor, size
+        self._content = os.pread(descriptor, _FIRST_BYTES, 0)
+        self._values: dict[int, Raw] = {}
+
+    def file(self) -> PlainFile:
+        """Everything that is wanted, up to the pixels."""
+        syntax, place = self._meta()
+        if syntax == EXPLICIT_LITTLE_ENDIAN:
+            start, length = self._explicit(place)
+        elif syntax == IMPLICIT_LITTLE_ENDIAN:
+            start, length = self._implicit(place)
+        else:
+            raise NotPlain
+        if start + length > self._size:
+            raise NotPlain
+        return PlainFile(self._values, syntax, start, length, self._size)
+
+    def _meta(self) -> tuple[str, int]:
+        """Transfer syntax, and where the data set begins (PS3.10 7.1)."""
+        content = self._content
+        if content[128:132] != b"DICM":
+            raise NotPlain
+        place, last, syntax = 132, -1, ""
+        while content[place : place + 2] == b"\x02\0":
+            _, element, vr, length = _EXPLICIT.unpack_from(content, place)
+            is_long = _FORMS.get(vr)
+            if is_long is None or element <= last or vr == b"SQ":
+                raise NotPlain
+            place += 8
+            if is_long:
+                (length,) = _LONG.unpack_from(content, place)
+                place += 4
+            if length & 1 or place + length + 8 > len(content):
+                raise NotPlain
+            if element == 0x0010:
+                syntax = content[place : place + length].rstrip(b"\0 ").decode("latin-1")
+            last, place = element, place + length
+        return syntax, place
+
+    def _explicit(self, place: int) -> tuple[int, int]:
+        """Walk elements in explicit VR; returns offset and length of the pixels."""
+        content, held = self._content, len(self._content)
+        last, wanted, unpack, forms = 0x0007FFFF, _WANTED, _EXPLICIT.unpack_from, _FORMS
+        for _ in range(_MAXIMUM_ELEMENTS):
+            if place + 12 > held:
+                content = self._reach(place + 12)
+                held = len(content)
+            group, number, vr, length = unpack(content, place)
+            is_long, tag = forms.get(vr), group << 16 | number
+            if is_long is None or tag <= last:
+                raise NotPlain
+            place += 8
+            if is_long:
+                (length,) = _LONG.unpack_from(content, place)
+                place += 4
+            if tag >= _NO_TAG:
+                return self._pixels(tag, vr, place, length)
+            last = tag
+            if length & 1:  # odd, or undefined
+                place = self._sequence(vr, place, length, implicit=False)
+                content, held = self._content, len(self._content)
+                if tag in wanted:
+                    self._values[tag] = Raw(vr, b"")
+            else:
+                end = place + length
+                if end > held:
+                    content = self._reach(end)
+                    held = len(content)
+                if tag in wanted or (group & 1 and group in _PRIVATE_GROUPS):
+                    self._keep(tag, vr, place, end)
+                place = end
+        raise NotPlain
+
+    def _implicit(self, place: int) -> tuple[int, int]:
+        """Walk elements in implicit VR; their VRs are those of PS3.6."""
+        content, held = self._content, len(self._content)
+        if content[place + 4 : place + 6].isalpha():  # begins like explicit VR
+            raise NotPlain
+        last = 0x0007FFFF
+        for _ in range(_MAXIMUM_ELEMENTS):
+            if place + 8 > held:
+                content = self._reach(place + 8)
+                held = len(content)
+            group, number, length = _IMPLICIT.unpack_from(content, place)
+            tag = group << 16 | number
+            if tag <= last:
+                raise NotPlain
+            place += 8
+            if tag >= _NO_TAG:
+                return self._pixels(tag, b"OW", place, length)
+            last, vr = tag, _VRS.get(tag, b"UN")
+            if length & 1:
+                place = self._sequence(vr, place, length, implicit=True)
+                content, held = self._content, len(self._content)
+                if tag in _WANTED:
+                    self._values[tag] = Raw(vr, b"")
+            else:
+                end = place + length
+                if end > held:
+                    content = self._reach(end)
+                    held = len(content)
+                if tag in _WANTED or (group & 1 and group in _PRIVATE_GROUPS):
+                    self._keep(tag, vr, place, end)
+                place = end
+        raise NotPlain
+
+    def _pixels(self, tag: int, vr: bytes, start: int, length: int) -> tuple[int, int]:
+        if tag != PIXEL_DATA or vr not in (b"OW", b"OB") or length == UNDEFINED:
+            raise NotPlain
+        return start, length
+
+    def _keep(self, tag: int, vr: bytes, start: int, end: int) -> None:
+        """Keep a wanted value, a private creator, or a wanted element of a private block."""
+        group, number = tag >> 16, tag & 0xFFFF
+        if group & 1 and not 0x10 <= number <= 0xFF and (group, number & 0xFF) not in PRIVATE:
+            return
+        self._values[tag] = Raw(vr, b"" if vr == b"SQ" else self._content[start:end])
+
+    def _reach(self, end: int) -> bytes:
+        """Hold the file at least up to ``end``."""
+        if end > min(self._size, _HEADER_CAP):
+            raise NotPlain
+        target = min(self._size, max(2 * len(self._content), end + _MORE_BYTES))
+        self._content += os.pread(self._descriptor, target - len(self._content), len(self._content))
+        if len(self._content) < end:
+            raise NotPlain
+        return self._content
+
+    def _sequence(self, vr: bytes, place: int, length: int, *, implicit: bool) -> int:
+        """Walk a sequence of undefined length; returns where it ends.
+
+        The stack holds the end of each item, and None for a sequence or an item that a delimiter ends.
+        """
+        if length != UNDEFINED or vr != b"SQ":
+            raise NotPlain
+        stack: list[tuple[bool, int | None]] = [(True, None)]
+        for _ in range(_MAXIMUM_ELEMENTS):
+            while stack and stack[-1][1] is not None and place >= (stack[-1][1] or 0):
+                if place != stack.pop()[1]:
+                    raise NotPlain
+            if len(stack) > 2 * _MAXIMUM_DEPTH:
+                raise NotPlain
+            is_sequence = stack[-1][0]
+            place = self._in_sequence(place, stack) if is_sequence else self._in_item(place, stack, implicit=implicit)
+            if not stack:
+                return place
+        raise NotPlain
+
+    def _in_sequence(self, place: int, stack: list[tuple[bool, int | None]]) -> int:
+        """Pass the head of an item, or the end of the sequence."""
+        group, number, length = _IMPLICIT.unpack_from(self._reached(place + 8), place)
+        tag = group << 16 | number
+        place += 8
+        if tag == _SEQUENCE_END and length == 0:
+            stack.pop()
+        elif tag == _ITEM:
+            stack.append((False, None if length == UNDEFINED else place + length))
+        else:
+            raise NotPlain
+        return place
+
+    def _in_item(self, place: int, stack: list[tuple[bool, int | None]], *, implicit: bool) -> int:
+        """Pass an element of an item, or the end of the item."""
+        content = self._reached(place + 12) if place + 12 <= self._size else self._reached(place + 8)
+        group, number, length = _IMPLICIT.unpack_from(content, place)
+        tag = group << 16 | number
+        place += 8
+        if group == 0xFFFE:
+            if tag != _ITEM_END or length != 0 or stack[-1][1] is not None:
+                raise NotPlain
+            stack.pop()
+            return place
+        if implicit:
+            vr = _VRS.get(tag, b"UN")
+        else:
+            _, _, vr, length = _EXPLICIT.unpack_from(content, place - 8)
+            is_long = _FORMS.get(vr)
+            if is_long is None:
+                raise NotPlain
+            if is_long:
+                (length,) = _LONG.unpack_from(content, place)
+                place += 4
+        if length == UNDEFINED:
+            if vr != b"SQ":
+                raise NotPlain
+            stack.append((True, None))
+            return place
+        if length & 1 or place + length > self._size:
+            raise NotPlain
+        return place + length
+
+    def _reached(self, end: int) -> bytes:
+        return self._content if end <= len(self._content) else self._reach(end)
+
