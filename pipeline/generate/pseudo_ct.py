@@ -11,7 +11,7 @@ from pipeline.body_mask import BODY_MARGIN_PX, dilate_in_plane
 from pipeline.geometry import Geometry, axial_geometry_for, is_sheared, resample
 from pipeline.intensity import HU_HIGH, HU_LOW, PiecewiseLinearMap
 from pipeline.prepared_set import from_slices
-from pipeline.scan_io import Algorithm, SourceSeries, uid_from, write_nifti, write_pseudo_ct_series
+from pipeline.scan_io import Algorithm, Deidentification, SourceSeries, uid_from, write_nifti, write_pseudo_ct_series
 
 AIR = {"HU": -1000, "grey": 0}
 """What lies outside the body: the network's word does not count there."""
@@ -90,4 +90,8 @@ def _source(row: Mapping[str, Any]) -> SourceSeries:
         sop_instance_uids=row["sop_instance_uids"] or [uid_from("image", series, str(k)) for k in range(slices)],
         patient_position=row["patient_position"] or "HFS",
         body_part=row["body_part"] or "",
+        study_date=row["study_date"] or "",
+        deidentification=Deidentification(
+            dates_shifted=row["study_date"] is not None, defaced="DEFACED" in (row["flags"] or ())
+        ),
     )

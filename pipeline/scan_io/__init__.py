@@ -1,5 +1,6 @@
 """Read and write scans: NIfTI files and DICOM series, always as a `Scan` with voxels (i, j, k) and a RAS+ geometry."""
 
+from pipeline.scan_io.deidentified import Deidentification
 from pipeline.scan_io.dicom.series import find_dicom_series, is_dicom, read_dicom_series, read_dicom_volumes
 from pipeline.scan_io.dicom_write import Acquisition, SeriesIdentity, uid_from, write_dicom_series
 from pipeline.scan_io.image_policy import STRICT, ImagePolicy
@@ -16,6 +17,7 @@ __all__ = [
     "STRICT",
     "Acquisition",
     "Algorithm",
+    "Deidentification",
     "ImagePolicy",
     "Scan",
     "ScanFacts",

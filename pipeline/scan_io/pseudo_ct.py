@@ -2,7 +2,8 @@
 
 CT Image Storage (PS3.3 A.3) with ImageType DERIVED, Synthetic Data (0008,001C) YES, the source images (C.7.6.1.1.4),
 the derivation (C.7.6.1.1.3), the contributing equipment (C.12.1.1.5) and the algorithm (table 10-19). It shares the
-study and the frame of reference of the MR, so that both overlay without registration.
+study and the frame of reference of the MR, so that both overlay without registration. Made from a de-identified MR it
+says how that was done (C.7.1.1, C.7.6.1.1.8; codes of PS3.16 CID 7050).
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from pydicom import Dataset
 from pipeline.errors import InputError
 from pipeline.files import atomic_folder
 from pipeline.geometry import Geometry, is_oblique, to_dicom_axial
+from pipeline.scan_io.deidentified import Deidentification, add_deidentification, code
 from pipeline.scan_io.dicom_write import (
     Acquisition,
     SeriesIdentity,
@@ -36,6 +38,7 @@ class SourceSeries:
     """The MR series that a pseudo-CT is made from, with identifiers as they stand in the workspace (pseudonyms).
 
     The pseudo-CT joins its study, so what it says about patient and study has to equal what the MR says.
+    ``deidentification`` tells how the MR was de-identified; None claims nothing.
     """
 
     patient_id: str
@@ -52,6 +55,7 @@ class SourceSeries:
     study_time: str = ""
     body_part: str = ""
     sop_class_uid: str = MR_IMAGE_STORAGE
+    deidentification: Deidentification | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ def write_pseudo_ct_series(
     uid = series_uid or uid_from("pseudo-CT", source.series_uid, algorithm.name, algorithm.version)
     header = series_header("CT", _identity(source, uid, series_number), _acquisition(source, algorithm))
     _add_derivation(header, source, algorithm)
+    if source.deidentification is not None:
+        add_deidentification(header, source.deidentification)
     with atomic_folder(folder) as temporary:
         names = [path.name for path in write_slices(temporary, header, voxels, affine)]
     return [folder / name for name in names]
@@ -165,17 +171,17 @@ def _add_derivation(header: Dataset, source: SourceSeries, algorithm: Algorithm)
     header.ImageComments = f"Synthetic image for research, {NOT_FOR_CLINICAL_USE}"
     header.DerivationDescription = f"Pseudo-CT computed from MR: {algorithm.description}. {NOT_FOR_CLINICAL_USE}."
     # The standard has no code for this derivation (CID 7203 is extensible), hence a private coding scheme.
-    header.DerivationCodeSequence = [_code("PSEUDO-CT", "99SCANLOOM", "Pseudo-CT synthesis from MR")]
+    header.DerivationCodeSequence = [code("PSEUDO-CT", "99SCANLOOM", "Pseudo-CT synthesis from MR")]
     header.SourceImageSequence = [_source_image(source.sop_class_uid, uid) for uid in source.sop_instance_uids]
     equipment = Dataset()
-    equipment.PurposeOfReferenceCodeSequence = [_code("109102", "DCM", "Processing Equipment")]
+    equipment.PurposeOfReferenceCodeSequence = [code("109102", "DCM", "Processing Equipment")]
     equipment.Manufacturer = "scanloom"
     equipment.ManufacturerModelName = algorithm.name
     equipment.SoftwareVersions = algorithm.version
     equipment.ContributionDescription = "Pseudo-CT synthesis from MR"
     header.ContributingEquipmentSequence = [equipment]
     identification = Dataset()
-    identification.AlgorithmFamilyCodeSequence = [_code("123110", "DCM", "Artificial Intelligence")]
+    identification.AlgorithmFamilyCodeSequence = [code("123110", "DCM", "Artificial Intelligence")]
     identification.AlgorithmName = algorithm.name
     identification.AlgorithmVersion = algorithm.version
     header.DerivationAlgorithmSequence = [identification]
@@ -185,11 +191,5 @@ def _source_image(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = sop_class_uid
     item.ReferencedSOPInstanceUID = sop_instance_uid
-    item.PurposeOfReferenceCodeSequence = [_code("121322", "DCM", "Source image for image processing operation")]
-    return item
-
-
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    item.PurposeOfReferenceCodeSequence = [code("121322", "DCM", "Source image for image processing operation")]
     return item

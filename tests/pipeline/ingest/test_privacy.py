@@ -167,7 +167,7 @@ def _planted_nnunet(inputs):
 
 
 PLANTED_SETS = {
-    "synthrad": (_planted_synthrad, 2, ["NO_CASE", "UNSUPPORTED_FORMAT"]),
+    "synthrad": (_planted_synthrad, 2, ["NO_CASE", "UNREADABLE"]),
     "decathlon": (_planted_decathlon, 2, ["MISSING_REFERENCE", "NOT_LISTED"]),
     "nnunet": (_planted_nnunet, 2, ["MISSING_REFERENCE", "MISSING_REFERENCE", "NOT_LISTED", "UNKNOWN_MODALITY"]),
 }
