@@ -6,7 +6,9 @@ import numpy as np
 import polars as pl
 import pydicom
 import pytest
+from pydicom.uid import JPEGLSLossless
 
+from pipeline.deidentify import Pseudonymizer
 from pipeline.errors import InputError
 from pipeline.ingest.layouts.scans import _nifti_subject
 from pipeline.scan_io import uid_from
@@ -15,6 +17,10 @@ from pipeline.scan_io import uid_from
 def _stored(result, row):
     image = nib.load(result.catalog.folder / row["path"])
     return np.asarray(image.dataobj), image.affine
+
+
+def _path_hash(result, name):
+    return Pseudonymizer(result.workspace.identity_key()).path_hash(name)
 
 
 def _lesion_csv(inputs, *rows):
@@ -76,18 +82,36 @@ def test_mr_and_ct_of_a_patient_share_subject_study_and_frame_all_remapped(input
     assert not stored & set(uids)
 
 
-def test_a_truncated_file_costs_its_series_only(inputs, run_ingest):
+def test_a_damaged_file_is_named_and_its_volume_refused_for_the_missing_slice(inputs, run_ingest):
     inputs.dicom("good", 1)
     paths, _ = inputs.dicom("bad", 2)
     paths[1].write_bytes(paths[1].read_bytes()[:-50])
     result = run_ingest()
     assert result.record.facts["series"] == 1
-    (refusal,) = result.catalog.quarantine.to_dicts()
-    assert (refusal["reason"], refusal["files"]) == ("TRUNCATED", 4)
-    assert "190 of 240 bytes" in refusal["found"]
+    rows = {row["reason"]: row for row in result.catalog.quarantine.to_dicts()}
+    assert {reason: row["files"] for reason, row in rows.items()} == {"TRUNCATED": 1, "MISSING_SLICE": 3}
+    assert rows["TRUNCATED"]["path_hash"] == _path_hash(result, "bad/0002.dcm")
+    assert "190 of 240 bytes" in rows["TRUNCATED"]["found"]
+    assert rows["MISSING_SLICE"]["found"] == "1 of 4 slices are damaged"
 
 
-def test_copies_of_a_series_are_kept_once_and_a_bad_copy_costs_nothing(inputs, run_ingest):
+def test_an_undecodable_file_is_named_though_only_the_decoder_could_tell(inputs, run_ingest):
+    inputs.dicom("good", 1)
+    paths, _ = inputs.dicom("bad", 2)
+    for path in paths:
+        item = pydicom.dcmread(path)
+        item.compress(JPEGLSLossless, generate_instance_uid=False)
+        item.save_as(path)
+    content = bytearray(paths[2].read_bytes())
+    content[-120:-8] = bytes(112)
+    paths[2].write_bytes(bytes(content))
+    result = run_ingest()
+    rows = {row["reason"]: row for row in result.catalog.quarantine.to_dicts()}
+    assert {reason: row["files"] for reason, row in rows.items()} == {"DECODE_FAILED": 1, "MISSING_SLICE": 3}
+    assert rows["DECODE_FAILED"]["path_hash"] == _path_hash(result, "bad/0003.dcm")
+
+
+def test_copies_of_a_series_are_read_as_one_and_a_bad_copy_costs_nothing(inputs, run_ingest):
     inputs.dicom("good", 1)
     shutil.copytree(inputs.root / "good", inputs.root / "same")
     assert run_ingest().record.facts["series"] == 1
@@ -95,8 +119,42 @@ def test_copies_of_a_series_are_kept_once_and_a_bad_copy_costs_nothing(inputs, r
     victim = inputs.root / "cut/0002.dcm"
     victim.write_bytes(victim.read_bytes()[:-50])
     result = run_ingest()
-    assert result.reasons() == ["DUPLICATE_SERIES", "TRUNCATED"]
+    assert result.reasons() == ["TRUNCATED"]
+    assert result.catalog.quarantine["path_hash"].to_list() == [_path_hash(result, "cut/0002.dcm")]
     assert result.record.facts["series"] == 1
+
+
+def test_a_copy_with_other_pixels_is_a_series_of_its_own(inputs, run_ingest):
+    paths, voxels = inputs.dicom("first", 1)
+    shutil.copytree(inputs.root / "first", inputs.root / "second")
+    item = pydicom.dcmread(inputs.root / "second" / paths[0].name)
+    item.PixelData = bytes(len(item.PixelData))
+    item.save_as(inputs.root / "second" / paths[0].name)
+    result = run_ingest()
+    assert result.reasons() == []
+    assert sorted(_stored(result, row)[0].min() for row in result.catalog.series.to_dicts()) == [-1024, voxels.min()]
+
+
+def test_volumes_of_a_time_series_are_rows_with_labels_and_ids_of_their_own(inputs, run_ingest):
+    first, _ = inputs.dicom("scan", 1, "MR")
+    second, _ = inputs.dicom("later", 2, "MR", identity=inputs.identity(name="scan"))
+    for number, path in enumerate(second):
+        item = pydicom.dcmread(path)
+        item.InstanceNumber = len(first) + number + 1
+        item.SOPInstanceUID = item.file_meta.MediaStorageSOPInstanceUID = uid_from("later", str(number))
+        item.save_as(path)
+    series = run_ingest().catalog.series
+    assert sorted(series["volume_label"]) == ["repeat 1", "repeat 2"]
+    assert series["series_uid"].n_unique() == 1
+    assert series["series_id"].n_unique() == 2
+
+
+def test_placeholders_are_no_patient(inputs, run_ingest):
+    for name in ("one", "two"):
+        inputs.dicom(name, 1, identity=inputs.identity(patient=name), patient_id="ANONYMOUS")
+    series = run_ingest().catalog.series
+    assert series["subject_id"].n_unique() == 2
+    assert set(series["subject_source"]) == {"study"}
 
 
 def test_a_missing_slice_is_refused_with_the_numbers(inputs, run_ingest):
