@@ -48,7 +48,7 @@ def open_file(path: Path) -> OpenedFile:
     except plain.NotPlain:
         return open_with_pydicom(path)
     attributes = PlainAttributes(found.values, lambda: open_with_pydicom(path).attributes)
-    return _opened(attributes, found.transfer_syntax_uid, (found.pixel_offset, found.pixel_length), found.size)
+    return _opened(attributes, found.transfer_syntax_uid, found.pixel_offset, found.pixel_length, found.size)
 
 
 def open_with_pydicom(path: Path) -> OpenedFile:
@@ -62,12 +62,13 @@ def open_with_pydicom(path: Path) -> OpenedFile:
     lies_plain = meta.transfer_syntax_uid in PLAIN and pixels is not None and pixels.tag == PIXEL_DATA
     if pixels is None or not lies_plain or pixels.length == UNDEFINED:
         return OpenedFile(DatasetAttributes(parsed), meta.transfer_syntax_uid, None, None, size)
-    return _opened(DatasetAttributes(parsed), meta.transfer_syntax_uid, (pixels.offset, pixels.length), size)
+    return _opened(DatasetAttributes(parsed), meta.transfer_syntax_uid, pixels.offset, pixels.length, size)
 
 
-def _opened(attributes: Attributes, syntax: str, pixels: tuple[int, int], size: int) -> OpenedFile:
+def _opened(attributes: Attributes, syntax: str, offset: int | None, length: int | None, size: int) -> OpenedFile:
     """A file whose pixels lie in it as they are, if their bits make whole bytes."""
-    offset, length = pixels if attributes.whole("BitsAllocated") in (8, 16) else (None, None)
+    if attributes.whole("BitsAllocated") not in (8, 16):
+        offset = length = None
     return OpenedFile(attributes, syntax, offset, length, size)
 
 

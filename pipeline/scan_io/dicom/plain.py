@@ -1,4 +1,4 @@
-"""A quick walk through plain DICOM files: uncompressed, little endian, without anything odd.
+"""A quick walk through the headers of plain DICOM files: little endian, without anything odd.
 
 pydicom turns every element into objects; most files need about seventy values. This walk reads the first bytes of a
 file, follows the elements by their lengths up to the pixels (PS3.5 7.1), and keeps the bytes of those values. What it
@@ -13,41 +13,105 @@ from typing import NamedTuple
 
 from pydicom.datadict import DicomDictionary, tag_for_keyword
 
-from pipeline.scan_io.dicom.part10 import EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, LONG_LENGTHS
+from pipeline.scan_io.dicom.part10 import DEFLATED, IMPLICIT_LITTLE_ENDIAN, LONG_LENGTHS
 from pipeline.scan_io.dicom.structure import PIXEL_DATA, UNDEFINED
+from pipeline.scan_io.dicom.transfer_syntaxes import BIG_ENDIAN, DECODED, PLAIN
 
 KEYWORDS = frozenset(
-    """
-    SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID StudyDate SeriesDate AcquisitionDate ContentDate StudyTime
-    SeriesTime AcquisitionTime ContentTime AcquisitionDateTime Modality Manufacturer ManufacturerModelName
-    StudyDescription SeriesDescription ComplexImageComponent
-    PatientID PatientSex PatientAge
-    BodyPartExamined ScanningSequence SequenceVariant SequenceName SliceThickness KVP RepetitionTime EchoTime
-    InversionTime EchoNumbers MagneticFieldStrength SpacingBetweenSlices EchoTrainLength SoftwareVersions ProtocolName
-    TriggerTime GantryDetectorTilt FlipAngle PatientPosition DiffusionBValue
-    StudyInstanceUID SeriesInstanceUID StudyID SeriesNumber AcquisitionNumber InstanceNumber ImagePositionPatient
-    ImageOrientationPatient FrameOfReferenceUID TemporalPositionIdentifier NumberOfTemporalPositions
-    TemporalPositionIndex SliceLocation
-    SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns PixelSpacing
-    BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit BurnedInAnnotation
-    RescaleIntercept RescaleSlope RescaleType LossyImageCompression
-    ModalityLUTSequence MRDiffusionSequence MREchoSequence SharedFunctionalGroupsSequence
-    PerFrameFunctionalGroupsSequence
-    """.split()
+    [
+        "SpecificCharacterSet",
+        "ImageType",
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "StudyDate",
+        "SeriesDate",
+        "AcquisitionDate",
+        "ContentDate",
+        "StudyTime",
+        "SeriesTime",
+        "AcquisitionTime",
+        "ContentTime",
+        "AcquisitionDateTime",
+        "Modality",
+        "Manufacturer",
+        "ManufacturerModelName",
+        "StudyDescription",
+        "SeriesDescription",
+        "ComplexImageComponent",
+        "PatientID",
+        "PatientSex",
+        "PatientAge",
+        "BodyPartExamined",
+        "ScanningSequence",
+        "SequenceVariant",
+        "SequenceName",
+        "SliceThickness",
+        "KVP",
+        "RepetitionTime",
+        "EchoTime",
+        "InversionTime",
+        "EchoNumbers",
+        "MagneticFieldStrength",
+        "SpacingBetweenSlices",
+        "EchoTrainLength",
+        "SoftwareVersions",
+        "ProtocolName",
+        "TriggerTime",
+        "GantryDetectorTilt",
+        "FlipAngle",
+        "PatientPosition",
+        "DiffusionBValue",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "StudyID",
+        "SeriesNumber",
+        "AcquisitionNumber",
+        "InstanceNumber",
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "FrameOfReferenceUID",
+        "TemporalPositionIdentifier",
+        "NumberOfTemporalPositions",
+        "TemporalPositionIndex",
+        "SliceLocation",
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "PlanarConfiguration",
+        "NumberOfFrames",
+        "Rows",
+        "Columns",
+        "PixelSpacing",
+        "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+        "PixelRepresentation",
+        "PixelPaddingValue",
+        "PixelPaddingRangeLimit",
+        "BurnedInAnnotation",
+        "RescaleIntercept",
+        "RescaleSlope",
+        "RescaleType",
+        "LossyImageCompression",
+        "ModalityLUTSequence",
+        "MRDiffusionSequence",
+        "MREchoSequence",
+        "SharedFunctionalGroupsSequence",
+        "PerFrameFunctionalGroupsSequence",
+    ]
 )
 """Attributes that the walk keeps; pydicom is asked for any other."""
 
-PRIVATE = frozenset(
-    {(0x0019, 0x0A), (0x0019, 0x0C), (0x0029, 0x10), (0x2001, 0x03), (0x0043, 0x39), (0x0043, 0x2F)}
-)
+PRIVATE = frozenset({(0x0019, 0x0A), (0x0019, 0x0C), (0x0029, 0x10), (0x2001, 0x03), (0x0043, 0x39), (0x0043, 0x2F)})
 """Group and offset in its block of the private elements that it keeps: mosaics, b-values, parts of complex images."""
 
 TAGS = {keyword: int(tag_for_keyword(keyword) or 0) for keyword in KEYWORDS}
 
+_OTHERWISE_ENCODED = frozenset({DEFLATED, BIG_ENDIAN})
 _FIRST_BYTES, _MORE_BYTES, _HEADER_CAP = 1 << 14, 1 << 16, 1 << 23
 _MAXIMUM_ELEMENTS, _MAXIMUM_DEPTH = 20_000, 16
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_NO_TAG = 0x7FE00000
+_FIRST_PIXELS = 0x7FE00008
+"""FloatPixelData, the first of the elements that hold pixels."""
 
 _SHORT_LENGTHS = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS"}
@@ -78,16 +142,16 @@ class PlainFile(NamedTuple):
 
     Attributes:
         values: by tag.
-        transfer_syntax_uid: explicit or implicit little endian.
-        pixel_offset: where PixelData begins in the file.
-        pixel_length: its bytes.
+        transfer_syntax_uid: little endian and not deflated.
+        pixel_offset: where PixelData begins in the file; None where it is compressed.
+        pixel_length: its bytes, or None.
         size: bytes of the file.
     """
 
     values: dict[int, Raw]
     transfer_syntax_uid: str
-    pixel_offset: int
-    pixel_length: int
+    pixel_offset: int | None
+    pixel_length: int | None
     size: int
 
 
@@ -123,13 +187,12 @@ class _Walk:
     def file(self) -> PlainFile:
         """Everything that is wanted, up to the pixels."""
         syntax, place = self._meta()
-        if syntax == EXPLICIT_LITTLE_ENDIAN:
-            start, length = self._explicit(place)
-        elif syntax == IMPLICIT_LITTLE_ENDIAN:
-            start, length = self._implicit(place)
-        else:
+        if syntax not in DECODED or syntax in _OTHERWISE_ENCODED:
             raise NotPlain
-        if start + length > self._size:
+        start, length = self._implicit(place) if syntax == IMPLICIT_LITTLE_ENDIAN else self._explicit(place)
+        if syntax not in PLAIN and length == UNDEFINED:
+            return PlainFile(self._values, syntax, None, None, self._size)
+        if syntax not in PLAIN or start + length > self._size:
             raise NotPlain
         return PlainFile(self._values, syntax, start, length, self._size)
 
@@ -171,7 +234,7 @@ class _Walk:
             if is_long:
                 (length,) = _LONG.unpack_from(content, place)
                 place += 4
-            if tag >= _NO_TAG:
+            if tag >= _FIRST_PIXELS:
                 return self._pixels(tag, vr, place, length)
             last = tag
             if length & 1:  # odd, or undefined
@@ -204,7 +267,7 @@ class _Walk:
             if tag <= last:
                 raise NotPlain
             place += 8
-            if tag >= _NO_TAG:
+            if tag >= _FIRST_PIXELS:
                 return self._pixels(tag, b"OW", place, length)
             last, vr = tag, _VRS.get(tag, b"UN")
             if length & 1:
@@ -223,7 +286,7 @@ class _Walk:
         raise NotPlain
 
     def _pixels(self, tag: int, vr: bytes, start: int, length: int) -> tuple[int, int]:
-        if tag != PIXEL_DATA or vr not in (b"OW", b"OB") or length == UNDEFINED:
+        if tag != PIXEL_DATA or vr not in (b"OW", b"OB"):
             raise NotPlain
         return start, length
 
@@ -309,4 +372,3 @@ class _Walk:
 
     def _reached(self, end: int) -> bytes:
         return self._content if end <= len(self._content) else self._reach(end)
-
