@@ -11,8 +11,9 @@ SHA-256 of all its parameters, for the report to print. Two need no download:
 
 A ranking of cohorts that differs between the two is a finding, not a nuisance.
 
-Features come as the extractor computes them, standardized by nothing. Scale them by the real training cohort with
-`FeatureScale` before distances are taken, so that no single feature rules.
+Features come as the extractor computes them, standardized by nothing. Scale them with `FeatureScale`, fitted on real
+images, before distances are taken, so that no single feature rules; `FeatureScale.bounded` also keeps images that an
+extractor explodes on from giving a polynomial kernel values in the millions.
 """
 
 import hashlib
@@ -255,6 +256,15 @@ class FeatureScale:
     def apply(self, features: Features) -> Features:
         """(features − mean) / deviation, (N, d) float32."""
         return (features - self.mean) / self.deviation
+
+    def bounded(self, features: Features) -> Features:
+        """Standardized features z, (N, d), shrunk along their direction: z / √((1 + ‖z‖²/d) / 2).
+
+        Real images have ‖z‖² ≈ d and stay as they are; nothing gets farther out than ‖z‖² = 2d. The cubic kernel of
+        KID is then at most 27, MMD² at most 56, and between 0 and some units in practice.
+        """
+        scaled = self.apply(features).astype(np.float64)
+        return np.asarray(scaled / np.sqrt((1 + np.square(scaled).mean(axis=1, keepdims=True)) / 2), dtype=np.float32)
 
 
 def _check_batch(images: Tensor) -> tuple[int, int]:

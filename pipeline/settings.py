@@ -258,6 +258,20 @@ class GenerateSettings(FrozenSettings):
     mr_to_ct: GenerateMRToCTSettings = GenerateMRToCTSettings()
 
 
+class ExtractorSettings(FrozenSettings):
+    """A feature extractor that the user brings, beside the two that need no file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,40}$", description="Names it in reports.")
+    path: str = Field(description="ONNX file, or safetensors weights.")
+    architecture: Literal["onnx", "densenet121", "resnet18", "resnet50"] = Field(
+        "onnx", description="ONNX carries its own; weights are of MONAI's network of this name, in 2-D."
+    )
+    edge_px: Annotated[int, Field(ge=16, le=1024)] = Field(224, description="Images are resized to this edge.")
+    channels: Literal[1, 3] = Field(3, description="Grey is repeated over the channels.")
+    mean: float = Field(0.5, description="Subtracted from intensities in [0, 1].")
+    deviation: Positive = Field(0.5, description="Divides them afterward.")
+
+
 class EvaluateLesionsSettings(FrozenSettings):
     """Fidelity, diversity, memorization and use of a synthetic cohort."""
 
@@ -268,6 +282,7 @@ class EvaluateLesionsSettings(FrozenSettings):
         5, description="k of the nearest-neighbor manifolds (precision, recall, density, coverage)."
     )
     bootstrap: Resamples = Field(500, description="Resamples of subjects behind each interval.")
+    extractors: tuple[ExtractorSettings, ...] = Field((), description="Further feature spaces, from files.")
 
 
 class EvaluateMRToCTSettings(FrozenSettings):

@@ -8,6 +8,7 @@ it has no bias in small cohorts, so that values near 0, also below, mean "no dif
 is seen: name the extractor beside the value.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,68 @@ def kid(
     values = _subset_mmd2(x, y, _draw(len(x), size, subsets, rng), _draw(len(y), size, subsets, rng))
     deviation = float(values.std(ddof=1))
     return KernelDistance(float(values.mean()), deviation, deviation / subsets**0.5, subsets, size)
+
+
+def kid_interval(
+    real: Features,
+    synthetic: Features,
+    subjects: Sequence[str],
+    rng: np.random.Generator,
+    *,
+    resamples: int = 500,
+    confidence: float = 0.95,
+    most: int = 2000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of MMD² over real subjects and synthetic images.
+
+    Whole subjects of the real cohort and single synthetic images are drawn with replacement. A resample weighs pairs of
+    images by how often both were drawn and leaves out pairs of an image with itself, so that repeats do not count as
+    closeness (weighted U-statistic).
+
+    Args:
+        real: (m, d) features, of two subjects at least.
+        synthetic: (n, d) features, n at least 2.
+        subjects: subject of every real image.
+        rng: source of the resamples.
+        resamples: number of resamples, at least 100.
+        confidence: share of resamples inside the interval.
+        most: larger cohorts are thinned at random to this number, which widens the interval.
+
+    Raises:
+        InputError: as `mmd2_unbiased`, or fewer than two subjects or 100 resamples.
+    """
+    x, y = checked_cohorts(real, synthetic, smallest=2)
+    kept_x, kept_y = (np.sort(rng.permutation(len(side))[:most]) for side in (x, y))
+    x, y = x[kept_x], y[kept_y]
+    _, owner = np.unique(np.asarray(subjects)[kept_x], return_inverse=True)
+    count = int(owner.max()) + 1
+    if count < 2 or resamples < 100 or not 0 < confidence < 1:
+        raise InputError(
+            "A bootstrap draws subjects with replacement.",
+            found=f"{count} subjects, {resamples} resamples, confidence {confidence}",
+            allowed="at least 2 subjects and 100 resamples, 0 < confidence < 1",
+            change="Evaluate on more subjects, or correct the settings.",
+        )
+    drawn = np.stack([np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(resamples)])
+    weight_x = drawn[:, owner].astype(np.float64)
+    weight_y = np.stack([np.bincount(rng.integers(len(y), size=len(y)), minlength=len(y)) for _ in range(resamples)])
+    values = _weighted_mmd2(x, y, weight_x, weight_y.astype(np.float64))
+    usable = values[np.isfinite(values)]
+    low, high = np.quantile(usable, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _weighted_mmd2(x: Matrix, y: Matrix, weight_x: Matrix, weight_y: Matrix) -> Matrix:
+    """Unbiased MMD² of every row of weights; NaN where all weight lies on one image."""
+
+    def within(z: Matrix, weight: Matrix) -> Matrix:
+        own = np.square(weight)
+        pairs = weight.sum(axis=1) ** 2 - own.sum(axis=1)
+        sums = _kernel_sums(z, z, weight, weight) - own @ _kernel_diagonal(z)
+        return np.asarray(np.divide(sums, pairs, out=np.full(len(sums), np.nan), where=pairs > 0))
+
+    between = _kernel_sums(x, y, weight_x, weight_y) / (weight_x.sum(axis=1) * weight_y.sum(axis=1))
+    return np.asarray(within(x, weight_x) + within(y, weight_y) - 2 * between)
 
 
 def checked_cohorts(real: Features, synthetic: Features, smallest: int) -> tuple[Matrix, Matrix]:
