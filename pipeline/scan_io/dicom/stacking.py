@@ -91,7 +91,7 @@ def _affine(frame: FrameHeader, origin: Affine, step: Affine) -> Affine:
 def _check_spacing(along_normal: Affine) -> None:
     """Refuse gaps and uneven distances, and tell where the worst one is."""
     gaps = np.diff(along_normal)
-    median = float(np.median(gaps))
+    median = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # the lower one of two, so that one long gap stands out
     allowed = max(SPACING_TOLERANCE * median, POSITION_ROUNDING_MM)
     place = int(np.argmax(np.abs(gaps - median)))
     worst = float(gaps[place])
