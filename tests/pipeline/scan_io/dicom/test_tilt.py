@@ -153,6 +153,7 @@ def test_slices_are_ordered_by_position_and_gaps_of_short_stacks_found():
 def test_dcm2niix_corrects_to_the_same_grid_and_values(files, tmp_path, degrees):
     """Positive tilts only: dcm2niix 1.0.20220720 puts negative ones slices away from where the header says."""
     voxels = np.random.default_rng(0).integers(-200, 1000, SHAPE).astype(np.int16)
+    voxels[0, 0, 0] = -1024  # dcm2niix fills with the minimum
     paths, _ = tilted(files, degrees, voxels=voxels)
     out = tmp_path / "out"
     out.mkdir()
