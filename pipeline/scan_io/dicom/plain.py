@@ -18,7 +18,7 @@ from pipeline.scan_io.dicom.structure import PIXEL_DATA, UNDEFINED
 from pipeline.scan_io.dicom.transfer_syntaxes import BIG_ENDIAN, DECODED, PLAIN
 
 KEYWORDS = frozenset(
-    [
+    {
         "SpecificCharacterSet",
         "ImageType",
         "SOPClassUID",
@@ -97,7 +97,7 @@ KEYWORDS = frozenset(
         "MREchoSequence",
         "SharedFunctionalGroupsSequence",
         "PerFrameFunctionalGroupsSequence",
-    ]
+    }
 )
 """Attributes that the walk keeps; pydicom is asked for any other."""
 
@@ -110,19 +110,21 @@ _OTHERWISE_ENCODED = frozenset({DEFLATED, BIG_ENDIAN})
 _FIRST_BYTES, _MORE_BYTES, _HEADER_CAP = 1 << 14, 1 << 16, 1 << 23
 _MAXIMUM_ELEMENTS, _MAXIMUM_DEPTH = 20_000, 16
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_FIRST_PIXELS = 0x7FE00008
-"""FloatPixelData, the first of the elements that hold pixels."""
 
 _SHORT_LENGTHS = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS"}
     | {b"ST", b"TM", b"UI", b"UL", b"US"}
 )
-_FORMS = {**dict.fromkeys(LONG_LENGTHS, True), **dict.fromkeys(_SHORT_LENGTHS, False)}
+_LONG_LENGTH = {**dict.fromkeys(LONG_LENGTHS, True), **dict.fromkeys(_SHORT_LENGTHS, False)}
 """VR → whether its length takes four bytes."""
 
 _EXPLICIT, _IMPLICIT, _LONG = struct.Struct("<HH2sH"), struct.Struct("<HHL"), struct.Struct("<L")
-_WANTED = frozenset(TAGS.values())
-_PRIVATE_GROUPS = frozenset(group for group, _ in PRIVATE)
+_FIRST_PIXELS = 0x7FE00008
+"""FloatPixelData; what comes from here on holds pixels or follows them."""
+
+_CREATORS = {group << 16 | block for group, _ in PRIVATE for block in range(0x10, 0x100)}
+_BLOCKS = {group << 16 | block << 8 | offset for group, offset in PRIVATE for block in range(0x10, 0x100)}
+_WANTED = frozenset({*TAGS.values(), *_CREATORS, *_BLOCKS})
 _VRS = {tag: str(entry[0]).encode() for tag, entry in DicomDictionary.items()}
 
 
@@ -130,11 +132,8 @@ class NotPlain(Exception):  # noqa: N818  # no error: the file goes to pydicom
     """The walk cannot be certain of this file."""
 
 
-class Raw(NamedTuple):
-    """Bytes of one value and their VR; of a sequence only that it is there."""
-
-    vr: bytes
-    content: bytes
+Raw = tuple[bytes, bytes]
+"""VR and bytes of one value; of a sequence only that it is there."""
 
 
 class PlainFile(NamedTuple):
@@ -170,7 +169,7 @@ def walk(path: Path) -> PlainFile:
         if not stat.S_ISREG(status.st_mode):
             raise NotPlain
         return _Walk(descriptor, status.st_size).file()
-    except (OSError, struct.error):
+    except (OSError, KeyError, struct.error):  # KeyError: an unknown VR
         raise NotPlain from None
     finally:
         os.close(descriptor)
@@ -204,11 +203,10 @@ class _Walk:
         place, last, syntax = 132, -1, ""
         while content[place : place + 2] == b"\x02\0":
             _, element, vr, length = _EXPLICIT.unpack_from(content, place)
-            is_long = _FORMS.get(vr)
-            if is_long is None or element <= last or vr == b"SQ":
+            if element <= last or vr == b"SQ":
                 raise NotPlain
             place += 8
-            if is_long:
+            if _LONG_LENGTH[vr]:
                 (length,) = _LONG.unpack_from(content, place)
                 place += 4
             if length & 1 or place + length + 8 > len(content):
@@ -220,69 +218,56 @@ class _Walk:
 
     def _explicit(self, place: int) -> tuple[int, int]:
         """Walk elements in explicit VR; returns offset and length of the pixels."""
-        content, held = self._content, len(self._content)
-        last, wanted, unpack, forms = 0x0007FFFF, _WANTED, _EXPLICIT.unpack_from, _FORMS
+        content, held, last = self._content, len(self._content), 0x0007FFFF
+        wanted, unpack, long_length, values = _WANTED, _EXPLICIT.unpack_from, _LONG_LENGTH, self._values
         for _ in range(_MAXIMUM_ELEMENTS):
             if place + 12 > held:
                 content = self._reach(place + 12)
                 held = len(content)
             group, number, vr, length = unpack(content, place)
-            is_long, tag = forms.get(vr), group << 16 | number
-            if is_long is None or tag <= last:
+            tag = group << 16 | number
+            if tag <= last:
                 raise NotPlain
-            place += 8
-            if is_long:
-                (length,) = _LONG.unpack_from(content, place)
-                place += 4
+            last = tag
+            if long_length[vr]:
+                (length,) = _LONG.unpack_from(content, place + 8)
+                place += 12
+            else:
+                place += 8
             if tag >= _FIRST_PIXELS:
                 return self._pixels(tag, vr, place, length)
-            last = tag
             if length & 1:  # odd, or undefined
-                place = self._sequence(vr, place, length, implicit=False)
-                content, held = self._content, len(self._content)
                 if tag in wanted:
-                    self._values[tag] = Raw(vr, b"")
-            else:
-                end = place + length
+                    values[tag] = (vr, b"")
+                place = self._sequence(vr, place, length, implicit=False)
+                continue
+            end = place + length
+            if tag in wanted:
                 if end > held:
                     content = self._reach(end)
                     held = len(content)
-                if tag in wanted or (group & 1 and group in _PRIVATE_GROUPS):
-                    self._keep(tag, vr, place, end)
-                place = end
+                values[tag] = (vr, content[place:end])
+            place = end
         raise NotPlain
 
     def _implicit(self, place: int) -> tuple[int, int]:
         """Walk elements in implicit VR; their VRs are those of PS3.6."""
-        content, held = self._content, len(self._content)
-        if content[place + 4 : place + 6].isalpha():  # begins like explicit VR
-            raise NotPlain
         last = 0x0007FFFF
+        if self._content[place + 4 : place + 6].isalpha():  # begins like explicit VR
+            raise NotPlain
         for _ in range(_MAXIMUM_ELEMENTS):
-            if place + 8 > held:
-                content = self._reach(place + 8)
-                held = len(content)
-            group, number, length = _IMPLICIT.unpack_from(content, place)
+            group, number, length = _IMPLICIT.unpack_from(self._reach(place + 8), place)
             tag = group << 16 | number
             if tag <= last:
                 raise NotPlain
+            last, vr = tag, _VRS.get(tag, b"UN")
             place += 8
             if tag >= _FIRST_PIXELS:
                 return self._pixels(tag, b"OW", place, length)
-            last, vr = tag, _VRS.get(tag, b"UN")
-            if length & 1:
-                place = self._sequence(vr, place, length, implicit=True)
-                content, held = self._content, len(self._content)
-                if tag in _WANTED:
-                    self._values[tag] = Raw(vr, b"")
-            else:
-                end = place + length
-                if end > held:
-                    content = self._reach(end)
-                    held = len(content)
-                if tag in _WANTED or (group & 1 and group in _PRIVATE_GROUPS):
-                    self._keep(tag, vr, place, end)
-                place = end
+            end = self._sequence(vr, place, length, implicit=True) if length & 1 else place + length
+            if tag in _WANTED:
+                self._values[tag] = (vr, b"" if length & 1 else self._reach(end)[place:end])
+            place = end
         raise NotPlain
 
     def _pixels(self, tag: int, vr: bytes, start: int, length: int) -> tuple[int, int]:
@@ -290,15 +275,10 @@ class _Walk:
             raise NotPlain
         return start, length
 
-    def _keep(self, tag: int, vr: bytes, start: int, end: int) -> None:
-        """Keep a wanted value, a private creator, or a wanted element of a private block."""
-        group, number = tag >> 16, tag & 0xFFFF
-        if group & 1 and not 0x10 <= number <= 0xFF and (group, number & 0xFF) not in PRIVATE:
-            return
-        self._values[tag] = Raw(vr, b"" if vr == b"SQ" else self._content[start:end])
-
     def _reach(self, end: int) -> bytes:
-        """Hold the file at least up to ``end``."""
+        """The file, at least up to ``end``."""
+        if end <= len(self._content):
+            return self._content
         if end > min(self._size, _HEADER_CAP):
             raise NotPlain
         target = min(self._size, max(2 * len(self._content), end + _MORE_BYTES))
@@ -329,7 +309,7 @@ class _Walk:
 
     def _in_sequence(self, place: int, stack: list[tuple[bool, int | None]]) -> int:
         """Pass the head of an item, or the end of the sequence."""
-        group, number, length = _IMPLICIT.unpack_from(self._reached(place + 8), place)
+        group, number, length = _IMPLICIT.unpack_from(self._reach(place + 8), place)
         tag = group << 16 | number
         place += 8
         if tag == _SEQUENCE_END and length == 0:
@@ -342,7 +322,7 @@ class _Walk:
 
     def _in_item(self, place: int, stack: list[tuple[bool, int | None]], *, implicit: bool) -> int:
         """Pass an element of an item, or the end of the item."""
-        content = self._reached(place + 12) if place + 12 <= self._size else self._reached(place + 8)
+        content = self._reach(place + 12) if place + 12 <= self._size else self._reach(place + 8)
         group, number, length = _IMPLICIT.unpack_from(content, place)
         tag = group << 16 | number
         place += 8
@@ -355,10 +335,7 @@ class _Walk:
             vr = _VRS.get(tag, b"UN")
         else:
             _, _, vr, length = _EXPLICIT.unpack_from(content, place - 8)
-            is_long = _FORMS.get(vr)
-            if is_long is None:
-                raise NotPlain
-            if is_long:
+            if _LONG_LENGTH[vr]:
                 (length,) = _LONG.unpack_from(content, place)
                 place += 4
         if length == UNDEFINED:
@@ -369,6 +346,3 @@ class _Walk:
         if length & 1 or place + length > self._size:
             raise NotPlain
         return place + length
-
-    def _reached(self, end: int) -> bytes:
-        return self._content if end <= len(self._content) else self._reach(end)

@@ -101,21 +101,22 @@ class PlainAttributes:
             told = self._values.get(group << 16 | block)
             if told is None:
                 continue
-            if told.vr != b"LO":
+            if told[0] != b"LO":
                 raise NotPlain
-            if told.content.rstrip(b" \0") == name:
+            if told[1].rstrip(b" \0") == name:
                 raw = self._values.get(group << 16 | block << 8 | offset)
                 return None if raw is None else self._private_value(raw)
         return None
 
     def _private_value(self, raw: Raw) -> bytes | str | int | float | None:
-        if raw.vr == b"OB":
-            return raw.content
+        vr, content = raw
+        if vr == b"OB":
+            return content
         values = self._values_of(raw)
         if not values:
             raise NotPlain
-        if raw.vr in (b"DS", b"IS"):
-            return int(values[0]) if raw.vr == b"IS" else float(values[0])
+        if vr in (b"DS", b"IS"):
+            return int(values[0]) if vr == b"IS" else float(values[0])
         return as_private(values[0])
 
     def _slow(self) -> Attributes:
@@ -153,7 +154,7 @@ class PlainAttributes:
         if b"\x1b" in content:
             raise NotPlain
         raw = self._values.get(_CHARSET)
-        name = raw.content.rstrip(b" \0") if raw is not None else b""
+        name = raw[1].rstrip(b" \0") if raw is not None else b""
         codec = _CHARSETS.get(name)
         if content.isascii() and (codec is not None or name in _ASCII_CHARSETS):
             return content.decode("ascii")
