@@ -1,7 +1,7 @@
 """Feature extractors that the user brings: ONNX, or safetensors weights of a named architecture; by path, with hash.
 
-Images in [-1, 1] are resized to the network's edge, repeated over its channels, and scaled as it was trained. Nothing is
-downloaded. ONNX needs onnxruntime (``pip install scanloom[onnx]``).
+Images in [-1, 1] are resized to the network's edge, repeated over its channels, and scaled as it was trained. Nothing
+is downloaded. ONNX needs onnxruntime (``pip install scanloom[onnx]``).
 """
 
 import hashlib

@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.evaluate.cohorts import Study, load_study
-from pipeline.evaluate.fidelity import fidelity_rows
+from pipeline.evaluate.extractor_files import load_extractor
+from pipeline.evaluate.fidelity import fidelity_rows, ranking_disagreements
+from pipeline.evaluate.fidelity_tables import distance_table, fidelity_table
 from pipeline.evaluate.release_gate import Gate, check_release, write_gate
 from pipeline.evaluate.utility import ARMS, Score, Utility, arm_interval, class_agreement, run_arms
 from pipeline.evaluate.utility_verdict import judge_use
@@ -30,6 +32,7 @@ def evaluate_cohort(
     study = replace(whole, synthetic=whole.synthetic.part(~gate.flags))
     utility = run_arms(study, settings, seed, progress)
     extractors: list[Extractor] = [TextureExtractor(), ClassifierExtractor(utility.real_models[0])]
+    extractors += [load_extractor(own) for own in settings.extractors]
     fidelity = fidelity_rows(study, extractors, settings, seed, progress)
     arms, differences = _arm_rows(utility, study, settings, seed)
     verdict = judge_use(
@@ -45,9 +48,10 @@ def evaluate_cohort(
         tables=(
             _agreement_table(agreement, study),
             _arm_table(arms, study, settings),
-            _fidelity_table(fidelity, extractors, settings),
+            fidelity_table(fidelity, extractors, settings),
+            distance_table(fidelity),
         ),
-        warnings=_warnings(study, utility, gate),
+        warnings=(*_warnings(study, utility, gate), *ranking_disagreements(fidelity)),
     )
 
 
@@ -187,36 +191,6 @@ def _arm_table(rows: list[dict[str, Cell]], study: Study, settings: EvaluateLesi
             scored("auc_difference", "AUC − real", "paired difference from the arm “real” on the same resamples"),
             scored("balanced_accuracy", "balanced accuracy", "mean recall over classes"),
             scored("ece", "ECE", "expected calibration error, 15 equal-width bins"),
-        ),
-        rows=tuple(rows),
-    )
-
-
-def _fidelity_table(
-    rows: list[dict[str, Cell]], extractors: list[Extractor], settings: EvaluateLesionsSettings
-) -> ResultTable:
-    spaces = "; ".join(f"{e.name} version {e.version}, SHA-256 {e.sha256[:12]}" for e in extractors)
-    kid_words = f"unbiased MMD², cubic kernel, {settings.kid_subsets} subsets"
-    return ResultTable(
-        key="fidelity",
-        title="Fidelity and diversity",
-        caption=f"Feature spaces: {spaces}. Precision alone misleads; recall and coverage carry the verdict.",
-        columns=(
-            Column(key="extractor", title="features"),
-            Column(key="lesion_class", title="class"),
-            Column(key="title", title="comparison"),
-            Column(key="images", title="images", digits=0),
-            Column(
-                key="kid",
-                title="KID",
-                definition=kid_words,
-                digits=4,
-            ),
-            Column(key="kid_se", title="± se", definition="standard error over subsets", digits=4),
-            Column(key="precision", title="precision", definition=f"k = {settings.neighbors} nearest neighbors"),
-            Column(key="recall", title="recall", definition=f"k = {settings.neighbors} nearest neighbors"),
-            Column(key="density", title="density", definition="mean hits / k in real balls"),
-            Column(key="coverage", title="coverage", definition="share of real balls that hold an image"),
         ),
         rows=tuple(rows),
     )

@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, JsonValue
 
+from pipeline.evaluate.extractor_files import extractor_hash
 from pipeline.evaluate.lesions import evaluate_cohort
 from pipeline.evaluate.mr_to_ct import evaluate_translation
 from pipeline.prepared_set import read_image_set, read_volume_set
@@ -19,6 +20,7 @@ class SeededLesionsSettings(BaseModel, frozen=True):
 
     seed: int
     lesions: EvaluateLesionsSettings
+    extractor_sha256: tuple[str, ...] = ()
 
 
 class SeededMRToCTSettings(BaseModel, frozen=True):
@@ -37,7 +39,9 @@ def evaluate_lesions(
     progress: ProgressCallback = silent,
 ) -> StageRecord:
     """Put a synthetic cohort to the test; output is a `pipeline.results.Results` and the release gate."""
-    seeded = SeededLesionsSettings(seed=settings.seed, lesions=settings.evaluate.lesions)
+    lesions = settings.evaluate.lesions
+    hashes = tuple(extractor_hash(extractor) for extractor in lesions.extractors)
+    seeded = SeededLesionsSettings(seed=settings.seed, lesions=lesions, extractor_sha256=hashes)
 
     def body(context: StageContext) -> dict[str, JsonValue]:
         images = read_image_set(context.inputs["prepared"])

@@ -122,3 +122,15 @@ def test_scale_standardizes_the_reference_and_leaves_constants_alone() -> None:
 def test_anything_but_a_batch_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="N, C, H, W"):
         TextureExtractor()(torch.zeros(shape))
+
+
+def test_bounded_features_keep_real_images_and_their_direction_and_bound_everything_else() -> None:
+    rng = np.random.default_rng(0)
+    real = rng.normal(3, 2, (400, 50)).astype(np.float32)
+    scale = FeatureScale.fit(real)
+    plain, bounded = scale.apply(real), scale.bounded(real)
+    assert np.linalg.norm(plain - bounded) < 0.1 * np.linalg.norm(plain)
+    strange = scale.bounded(real * 1e6)
+    assert np.square(strange).sum(axis=1).max() <= 2 * 50 * (1 + 1e-5)
+    cosine = (plain * bounded).sum(1) / np.linalg.norm(plain, axis=1) / np.linalg.norm(bounded, axis=1)
+    np.testing.assert_allclose(cosine, 1, atol=1e-5)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluate.cohorts import Cohort
-from pipeline.evaluate.fidelity import fidelity_rows
+from pipeline.evaluate.fidelity import fidelity_rows, ranking_disagreements
 from pipeline.features import TextureExtractor
 from pipeline.records import silent
 from pipeline.settings import EvaluateLesionsSettings
@@ -49,7 +49,7 @@ def test_images_of_the_wrong_class_show_within_the_classes_only(draws, sides):
 def test_rows_name_sides_and_counts(draws, sides):
     train, held_out, synthetic = sides
     rows = rows_of(draws, train, held_out, synthetic.part(np.arange(60) < 40))
-    assert len(rows) == 9
+    assert len(rows) == 11
     flat, steep = draws.names
     assert [rows[name, "synthetic"]["images"] for name in ("all classes", flat, steep)] == [40, 30, 10]
     assert [rows[name, "ceiling"]["images"] for name in ("all classes", flat, steep)] == [60, 30, 30]
@@ -62,3 +62,58 @@ def test_classes_with_too_few_images_are_left_blank(draws, sides, count):
     assert rows["all classes", "synthetic"]["kid"] is None
     assert rows[draws.names[1], "synthetic"]["coverage"] is None
     assert rows["all classes", "floor"]["kid"] is not None
+
+
+def test_relative_kid_is_0_for_training_images_and_1_for_noise(draws, sides):
+    rows = rows_of(draws, *sides)
+    for name in ("all classes", *draws.names):
+        assert rows[name, "floor"]["kid_relative"] == 0
+        assert rows[name, "ceiling"]["kid_relative"] == pytest.approx(1)
+    assert abs(rows["all classes", "synthetic"]["kid_relative"]) < 0.05
+
+
+def test_kid_of_noise_is_of_the_order_of_1_not_of_a_million(draws, sides):
+    rows = rows_of(draws, *sides)
+    assert 0.05 < rows["all classes", "ceiling"]["kid"] < 56
+
+
+def test_shuffled_classes_are_a_ceiling_within_classes(draws, sides):
+    rows = rows_of(draws, *sides)
+    assert ("all classes", "shuffled") not in rows
+    for name in draws.names:
+        assert rows[name, "shuffled"]["kid"] > rows[name, "floor"]["kid"]
+
+
+def test_intervals_hold_their_values_and_fid_is_flagged_where_images_are_fewer_than_features(draws, sides):
+    rows = rows_of(draws, *sides)
+    for row in rows.values():
+        assert row["too_few_for_fid"], "60 images, 267 features"
+        for name in ("precision", "recall", "density", "coverage"):
+            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
+    ceiling = rows["all classes", "ceiling"]
+    assert ceiling["kid_low"] <= ceiling["kid"] <= ceiling["kid_high"]
+    assert ceiling["fid"] > rows["all classes", "floor"]["fid"] > 0
+
+
+def line(extractor, name, comparison, low, high):
+    return {"extractor": extractor, "lesion_class": name, "comparison": comparison, "kid_low": low, "kid_high": high}
+
+
+def test_a_ranking_that_depends_on_the_extractor_is_said_to():
+    def space(extractor, first, second):
+        floor = line(extractor, "all classes", "floor", 0.0, 0.1)
+        pooled = line(extractor, "all classes", "synthetic", 0.05, 0.2)
+        return [floor, pooled, line(extractor, "a", "synthetic", *first), line(extractor, "b", "synthetic", *second)]
+
+    near, far, wide = (0.0, 0.1), (0.2, 0.3), (0.0, 0.3)
+    assert ranking_disagreements(space("x", near, far) + space("y", near, far)) == []
+    assert ranking_disagreements(space("x", near, far) + space("y", wide, wide)) == [], "y does not rank them"
+    said = ranking_disagreements(space("x", near, far) + space("y", far, near))
+    assert said == ["Which of a and b is closer to real depends on the features (x: a, y: b)."]
+
+
+def test_seeing_a_difference_in_one_space_alone_is_said():
+    rows = []
+    for name, ends in (("x", (0.0, 0.1)), ("y", (0.5, 0.6))):
+        rows += [line(name, "all classes", "floor", 0.0, 0.1), line(name, "all classes", "synthetic", *ends)]
+    assert ranking_disagreements(rows)[0].endswith("(x: no difference shown, y: farther from held-out ones).")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.metrics.kid import kid, mmd2_unbiased
+from pipeline.metrics.kid import kid, kid_interval, mmd2_unbiased
 
 RNG = np.random.default_rng(0)
 REAL, SYNTHETIC = RNG.normal(size=(60, 8)), RNG.normal(0.3, 1.2, size=(50, 8))
@@ -73,3 +73,33 @@ def test_two_thousand_images_take_about_a_second() -> None:
     start = time.perf_counter()
     kid(features[:2000], features[2000:], RNG)
     assert time.perf_counter() - start < 6
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    covered = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        subjects = [str(number // 3) for number in range(60)]
+        own = np.repeat(rng.normal(0, 0.7, (20, 4)), 3, axis=0)
+        real, synthetic = own + rng.normal(0, 0.7, (60, 4)), rng.normal(0, 0.99**0.5, (50, 4))
+        low, high = kid_interval(real, synthetic, subjects, rng, resamples=200)
+        covered += low <= 0 <= high
+    assert covered >= 50, "the cohorts are of nearly one distribution, so that the truth is 0"
+
+
+def test_the_interval_knows_that_images_of_one_subject_are_alike() -> None:
+    rng = np.random.default_rng(1)
+    real = np.repeat(rng.normal(0, 1, (10, 4)), 8, axis=0) + rng.normal(0, 0.05, (80, 4))
+    synthetic = rng.normal(0, 1, (80, 4))
+    by_subject = kid_interval(real, synthetic, [str(n // 8) for n in range(80)], np.random.default_rng(0))
+    by_image = kid_interval(real, synthetic, [str(n) for n in range(80)], np.random.default_rng(0))
+    assert by_subject[1] - by_subject[0] > 1.3 * (by_image[1] - by_image[0])
+
+
+def test_the_interval_excludes_0_for_a_plain_difference_and_one_subject_has_none() -> None:
+    rng = np.random.default_rng(2)
+    real, synthetic = rng.normal(0, 1, (60, 4)), rng.normal(1, 1, (60, 4))
+    low, high = kid_interval(real, synthetic, [str(n) for n in range(60)], rng)
+    assert 0 < low < mmd2_unbiased(real, synthetic) < high
+    with pytest.raises(InputError, match="draws subjects"):
+        kid_interval(real, synthetic, ["one"] * 60, rng)

@@ -1,3 +1,6 @@
+import contextlib
+import io
+
 import numpy as np
 import pytest
 
@@ -67,3 +70,15 @@ def test_too_few_images_and_bad_k_are_refused() -> None:
         manifold_scores(RNG.normal(size=(5, 2)), RNG.normal(size=(9, 2)), 5)
     with pytest.raises(InputError, match="k >= 1"):
         manifold_scores(RNG.normal(size=(5, 2)), RNG.normal(size=(9, 2)), 0)
+
+
+@pytest.mark.parametrize("count", [300, 2300])
+def test_equals_the_published_code_in_chunks_of_either_precision(count: int) -> None:
+    prdc = pytest.importorskip("prdc", reason="prdc is not installed")
+    rng = np.random.default_rng(count)
+    real, synthetic = rng.normal(0, 1, (count, 12)), rng.normal(0.2, 1, (count - 50, 12))
+    with contextlib.redirect_stdout(io.StringIO()):
+        expected = prdc.compute_prdc(real, synthetic, 5)
+    found = manifold_scores(real, synthetic, 5)
+    for name in ("precision", "recall", "density", "coverage"):
+        assert getattr(found, name) == pytest.approx(expected[name], abs=1e-12 if count < 2000 else 2e-3)
