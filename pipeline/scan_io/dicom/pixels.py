@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
 from pipeline.errors import QuarantineError
+from pipeline.scan_io.dicom.codestream import image_size
 from pipeline.scan_io.dicom.guard import check_pixel_claims
 from pipeline.scan_io.dicom.header import DicomHeader, FrameHeader, PixelFormat
 from pipeline.scan_io.dicom.open_file import dataset
@@ -87,14 +89,14 @@ class FrameSource:
         syntax = header.transfer_syntax_uid
         check_pixel_claims(pixels.rows, pixels.columns, frames, 1, pixels.bits_allocated, len(content), syntax)
         try:
+            told = image_size(get_frame(content, number, number_of_frames=frames))
             decoded, _ = get_decoder(UID(syntax)).as_array(opened, index=number, raw=True)
         except MemoryError:
             raise
         except Exception as error:  # decoders raise their own types
             raise QuarantineError("DECODE_FAILED", type(error).__name__, "Export without compression.") from error
-        if decoded.shape != (pixels.rows, pixels.columns):
-            found = f"decoded to {' x '.join(map(str, decoded.shape))} instead of {pixels.rows} x {pixels.columns}"
-            raise QuarantineError("DECODE_FAILED", found, "Export without compression.")
+        _check_size(told, pixels)
+        _check_size(decoded.shape, pixels)
         return np.asarray(decoded).astype(_dtype(pixels, "="), copy=False)
 
 
@@ -129,6 +131,13 @@ def _native(path: Path, offset: int, pixels: PixelFormat, number: int) -> Pixels
     if len(content) < size:
         raise _truncated(len(content), size)
     return np.frombuffer(content, dtype=_dtype(pixels, "<")).reshape(pixels.rows, pixels.columns)
+
+
+def _check_size(size: tuple[int, ...] | None, pixels: PixelFormat) -> None:
+    """Refuse an image of another size than the header claims, even where the number of pixels is the same."""
+    if size is not None and size != (pixels.rows, pixels.columns):
+        found = f"an image of {' x '.join(map(str, size))} pixels instead of {pixels.rows} x {pixels.columns}"
+        raise QuarantineError("DECODE_FAILED", found, "Export without compression.")
 
 
 def _frame_bytes(pixels: PixelFormat) -> int:
