@@ -274,6 +274,26 @@ def quarantine_show(
         print_quarantined(_console(), workspace, path_hash)
 
 
+@app.command(epilog="Example:  scanloom forget sub-4f1c09ab2e --workspace ~/work")
+def forget(
+    subject: Annotated[str | None, typer.Argument(metavar="SUBJECT", help="Its pseudonym, sub-...")] = None,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
+    patient_id: Annotated[
+        bool, typer.Option("--patient-id", help="Ask for the PatientID instead, or read it from standard input.")
+    ] = False,
+    models: Annotated[
+        bool, typer.Option("--models", help="Also delete trained models that saw it, and their synthetic cohorts.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    debug: _DebugOption = False,
+) -> None:
+    """Erase one subject from a workspace: its scans, what was made from them, and who it is. Lists first, then asks."""
+    with reported(debug):
+        from flows.forgetting import forget_subject
+
+        forget_subject(_console(), workspace, subject, patient_id=patient_id, yes=yes, models=models)
+
+
 @settings_app.command("show", epilog="Example:  scanloom settings show --config demo --set seed=1 > my.yaml")
 def settings_show(
     workspace: _WorkspaceOption = DEFAULT_WORKSPACE,

@@ -30,7 +30,7 @@ from pipeline.workspace import Workspace
 
 RECORD_FILE = "record.json"
 _RECORDED_PACKAGES = ("torch", "monai", "nibabel", "pydicom", "scikit-image", "simpleitk", "numpy", "prefect")
-_VOLATILE = frozenset({"runtime.json", RECORD_FILE, "tensorboard"})
+VOLATILE = frozenset({"runtime.json", RECORD_FILE, "tensorboard"})
 """Names inside an output that hold times or hosts and are no part of its content."""
 
 
@@ -157,7 +157,7 @@ def verified_record(folder: Path) -> StageRecord | None:
         record = StageRecord.model_validate(stored["record"])
     except (ValueError, KeyError):
         record = None
-    if record is not None and stored["manifest"] == folder_manifest(folder, _VOLATILE):
+    if record is not None and stored["manifest"] == folder_manifest(folder, VOLATILE):
         return record
     damaged = folder.with_name(folder.name + ".damaged")
     shutil.rmtree(damaged, ignore_errors=True)
@@ -179,7 +179,7 @@ def _seal(
     """Write settings, versions, manifest and record, then give the folder its final name."""
     write_json(partial / "settings.json", settings.model_dump(mode="json"))
     write_json(partial / "runtime.json", {"seconds": round(seconds, 3), "finished_at": time.time()})
-    manifest = folder_manifest(partial, _VOLATILE)
+    manifest = folder_manifest(partial, VOLATILE)
     record = StageRecord(
         stage=stage.name,
         key=key,

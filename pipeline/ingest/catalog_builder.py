@@ -5,6 +5,7 @@ words they were made from go into the crosswalk, which the caller stores in ``id
 """
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,12 +13,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.catalog import Catalog, write_catalog
+from pipeline.catalog import Catalog, read_catalog, write_catalog
 from pipeline.deidentify import Pseudonymizer
 from pipeline.errors import QuarantineError
 from pipeline.ingest import allow_list
+from pipeline.ingest.catalog_removal import remove_subjects
 from pipeline.ingest.clearance import cleared_scan
 from pipeline.ingest.dates import shifted_date
+from pipeline.ingest.forgotten import FORGOTTEN
 from pipeline.ingest.found import (
     NEAR_DUPLICATES,
     Found,
@@ -45,11 +48,19 @@ class CatalogBuilder:
         folder: catalog folder, empty.
         pseudonymizer: of the workspace.
         settings: what is done with dates, burned-in text and faces.
+        forgotten: pseudonyms of subjects that are refused.
     """
 
-    def __init__(self, folder: Path, pseudonymizer: Pseudonymizer, settings: IngestSettings | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        pseudonymizer: Pseudonymizer,
+        settings: IngestSettings | None = None,
+        forgotten: Collection[str] = (),
+    ) -> None:
         self._folder = folder
         self._settings = settings or IngestSettings()
+        self._forgotten = forgotten
         self._pseudonyms = pseudonymizer
         self._stacks = StackWriter(folder / "stacks")
         self._series: list[Row] = []
@@ -98,11 +109,27 @@ class CatalogBuilder:
         subjects = {row["series_id"]: row["subject_id"] for row in self._series}
         for lesion in self._lesions:
             lesion["subject_id"] = subjects[lesion["series_id"]]
-        return write_catalog(self._folder, self._series, self._lesions, self._quarantine)
+        for series_id, subject in subjects.items():
+            self.crosswalk["series"][series_id]["subject"] = subject
+        forgotten = set(subjects.values()) & set(self._forgotten)
+        self._refuse_clusters(forgotten)
+        catalog = write_catalog(self._folder, self._series, self._lesions, self._quarantine)
+        if not forgotten:
+            return catalog
+        remove_subjects(self._folder, forgotten)
+        return read_catalog(self._folder)
+
+    def _refuse_clusters(self, forgotten: Collection[str]) -> None:
+        """Quarantine rows for images that turned out to be of a forgotten subject."""
+        for row in [row for row in self._series if row["subject_id"] in forgotten]:
+            entry = self.crosswalk["series"].pop(row["series_id"])
+            self._refuse(Refusal(tuple(self.crosswalk["paths"][digest] for digest in entry["paths"]), FORGOTTEN))
 
     def _add_scan(self, found: FoundVolume | FoundImage) -> None:
         """Take a volume or image, unless its pixels may tell who it is; its masks then go with it."""
         try:
+            if found.subject_word is not None and self._pseudonyms.subject(found.subject_word) in self._forgotten:
+                raise FORGOTTEN
             cleared = cleared_scan(found, self._settings)
         except QuarantineError as error:
             self._refused_words.add(found.word)

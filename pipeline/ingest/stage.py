@@ -13,6 +13,7 @@ from pipeline.errors import InputError, WorkspaceError
 from pipeline.files import PARTIAL_SUFFIX, sha256_bytes, sha256_json, write_json
 from pipeline.ingest.catalog_builder import CatalogBuilder, Crosswalk
 from pipeline.ingest.file_index import FileIndex, fingerprint
+from pipeline.ingest.forgotten import forgotten_subjects
 from pipeline.ingest.found import Reading
 from pipeline.ingest.layouts import LAYOUTS, detect
 from pipeline.ingest.source_tree import SourceTree, walk
@@ -55,6 +56,7 @@ def ingest(
         hashes={
             "input": fingerprint(hashes, pseudonymizer),
             "identity": sha256_bytes(b"identity\0" + key),
+            "forgotten": sha256_json(sorted(forgotten_subjects(workspace.identity))),
             "class_order": sha256_json(list(settings.ingest.lesion_classes or ())),  # settings enter keys unordered
         },
         progress=progress,
@@ -66,7 +68,9 @@ def _read_input(
 ) -> dict[str, JsonValue]:
     """Body of the stage: fill the folder, write the crosswalk, return the facts."""
     layout, reason = detect(tree) if settings.layout == "auto" else (settings.layout, "chosen in the settings")
-    with CatalogBuilder(context.folder, pseudonymizer, settings) as builder:
+    with CatalogBuilder(
+        context.folder, pseudonymizer, settings, forgotten_subjects(context.workspace.identity)
+    ) as builder:
         for refusal in tree.refused:
             builder.add(refusal)
         for found in LAYOUTS[layout].read(Reading(tree, settings, context.progress)):
