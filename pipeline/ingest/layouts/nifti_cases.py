@@ -7,6 +7,7 @@ more about it, but not that it is of another modality.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.deidentify import names_a_patient
 from pipeline.errors import QuarantineError
 from pipeline.ingest.found import FoundVolume, Reading
 from pipeline.ingest.nifti_parsers import ImageTask, read_image_file
@@ -112,6 +113,7 @@ def unusable(scan: Scan | None, min_slices: int) -> QuarantineError | None:
 
 def _volume(scan: Scan, case: NiftiCase, names: tuple[str, ...]) -> FoundVolume:
     facts = replace(scan.facts, sequence_name=case.sequence or scan.facts.sequence_name)
-    subject, source = (facts.patient_id, "patient_id") if facts.patient_id else (case.case, "case")
+    told = facts.patient_id is not None and names_a_patient(facts.patient_id)
+    subject, source = (str(facts.patient_id), "patient_id") if told else (case.case, "case")
     word = f"nifti\0{names[0]}"
     return FoundVolume(replace(scan, facts=facts), source_of(names[0]) or "nifti", word, subject, source, names)

@@ -116,7 +116,7 @@ def _nifti_subject(name: str, patient_id: str | None) -> tuple[str, str]:
     label = _BIDS_SUBJECT.search(name)
     if label is not None:
         return label[1], "bids"
-    if patient_id is not None:
+    if patient_id is not None and names_a_patient(patient_id):
         return patient_id, "patient_id"
     return _BIDS_ENDING.sub("", stem(Path(name))), "file"
 
