@@ -96,15 +96,14 @@ class PlainAttributes:
     def _private(self, creator: str, group: int, offset: int) -> bytes | str | int | float | None:
         if (group, offset) not in PRIVATE:
             raise NotPlain
-        name = creator.encode("latin-1")
-        for block in range(0x10, 0x100):
-            told = self._values.get(group << 16 | block)
-            if told is None:
+        name, first = creator.encode("latin-1"), group << 16
+        for tag, told in self._values.items():
+            if not first + 0x10 <= tag <= first + 0xFF:
                 continue
             if told[0] != b"LO":
                 raise NotPlain
             if told[1].rstrip(b" \0") == name:
-                raw = self._values.get(group << 16 | block << 8 | offset)
+                raw = self._values.get(tag << 8 & 0xFF00 | first | offset)
                 return None if raw is None else self._private_value(raw)
         return None
 

@@ -1,5 +1,6 @@
 """One DICOM file to a `DicomHeader`; runs in the parsing process and stops before the pixels."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -142,6 +143,7 @@ def _classic(image_type: tuple[str, ...], attributes: Attributes) -> FrameHeader
         if len(values) != count:
             raise QuarantineError("MISSING_GEOMETRY", f"no usable {name}", "Export with complete geometry.")
     rest = image_type[2:]
+    is_mr = (attributes.text("Modality") or "").upper() == "MR"
     return FrameHeader(
         frame=0,
         tile=-1,
@@ -152,10 +154,10 @@ def _classic(image_type: tuple[str, ...], attributes: Attributes) -> FrameHeader
         intercept=attributes.number("RescaleIntercept"),
         lookup=attributes.has("ModalityLUTSequence"),
         image_type=rest,
-        part=part(rest, attributes),
-        echo_number=attributes.whole("EchoNumbers"),
-        echo_time_ms=attributes.number("EchoTime"),
-        b_value=b_value(attributes),
+        part=part(rest, attributes) if is_mr else "",
+        echo_number=attributes.whole("EchoNumbers") if is_mr else None,
+        echo_time_ms=attributes.number("EchoTime") if is_mr else None,
+        b_value=b_value(attributes) if is_mr else None,
         time_index=attributes.whole("TemporalPositionIdentifier"),
         acquisition_number=attributes.whole("AcquisitionNumber"),
         instance_number=attributes.whole("InstanceNumber"),
@@ -166,16 +168,22 @@ def _classic(image_type: tuple[str, ...], attributes: Attributes) -> FrameHeader
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 
 
+@lru_cache(maxsize=1024)
+def _bad_orientation(orientation: tuple[float, ...]) -> str:
+    """What is wrong with six direction cosines, or nothing."""
+    try:
+        slice_normal(orientation)
+    except InputError as error:
+        return error.found
+    return ""
+
+
 def _check_places(frames: tuple[FrameHeader, ...]) -> None:
     """Refuse directions that are not perpendicular unit vectors and spacings that are not positive."""
-    seen: set[tuple[float, ...]] = set()
     for frame in frames:
-        if frame.orientation not in seen:
-            seen.add(frame.orientation)
-            try:
-                slice_normal(frame.orientation)
-            except InputError as error:
-                raise QuarantineError("BAD_ORIENTATION", error.found, "Export with valid cosines.") from error
+        problem = _bad_orientation(frame.orientation)
+        if problem:
+            raise QuarantineError("BAD_ORIENTATION", problem, "Export with valid cosines.")
         if min(frame.pixel_spacing) <= 0 or max(map(abs, (*frame.position, *frame.pixel_spacing))) > 1e6:
             found = (
                 f"pixels of {frame.pixel_spacing[0]:g} x {frame.pixel_spacing[1]:g} mm, or a place beyond a kilometer"
