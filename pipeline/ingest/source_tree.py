@@ -15,6 +15,9 @@ from pipeline.errors import InputError, QuarantineError
 DICOM_MAGIC_END = 132
 """A 128-byte preamble and ``DICM`` (PS3.10 7.1)."""
 
+BIDS_IGNORE = ".bidsignore"
+"""The one hidden file that is listed: it decides what is read, so that it belongs to what tells a changed input."""
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -172,7 +175,7 @@ def _entries(folder: Path, refused: list[Refusal], root: Path, leave_out: Path |
 
 def _kind(entry: "os.DirEntry[str]") -> str:
     mode = entry.stat(follow_symlinks=False).st_mode
-    if entry.name.startswith("."):
+    if entry.name.startswith(".") and entry.name != BIDS_IGNORE:
         return "hidden"
     if stat.S_ISLNK(mode):
         return "link"

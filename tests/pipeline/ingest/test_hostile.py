@@ -75,7 +75,7 @@ def _nested(inputs):
     [
         (_rle_bomb, {"OUT_OF_MEMORY", "DECODE_FAILED", "CRASHED"}),
         (_deflated_bomb, {"OUT_OF_MEMORY"}),
-        (_nifti_bomb, {"OUT_OF_MEMORY"}),
+        (_nifti_bomb, {"EXPANSION_LIMIT"}),
         (_nested, {"UNREADABLE", "CRASHED"}),
     ],
 )

@@ -295,6 +295,18 @@ def test_other_derived_images_are_set_aside_in_one_row(inputs, run_ingest):
     assert result.record.facts["series"] == 4
 
 
+def test_what_bidsignore_names_is_not_read_and_a_change_of_it_is_noticed(inputs, run_ingest):
+    _dataset(inputs)
+    inputs.text("sub-02/anat/sub-02_bad_T1w.nii.gz", "no image at all")
+    assert run_ingest().reasons() == ["NOT_BIDS"]
+    inputs.text(".bidsignore", "*_bad_*\nsub-01/ses-b/\n")
+    result = run_ingest()
+    assert result.reasons() == []
+    assert (result.record.facts["series"], result.record.facts["ignored"]) == (3, 2 + 2 + 1)
+    inputs.text(".bidsignore", "*_bad_*\n")
+    assert run_ingest().record.facts["series"] == 4
+
+
 def test_no_label_of_a_name_reaches_the_catalog(inputs, run_ingest):
     _image(inputs, "sub-JANE1/ses-ROE2/anat/sub-JANE1_ses-ROE2_acq-SECRET3_T1w.nii.gz")
     inputs.text("participants.tsv", "participant_id\tname\nsub-JANE1\tSECRET4\nsub-SECRET5\tx\n")
