@@ -1,7 +1,6 @@
 """The last look at a scan before its pixels are stored: burned-in text, and the face where it is to go."""
 
 from dataclasses import replace
-from typing import TypeVar
 
 from pipeline.errors import QuarantineError
 from pipeline.ingest.burned_in_text import suspicious_text
@@ -9,10 +8,8 @@ from pipeline.ingest.deface import deface
 from pipeline.ingest.found import FoundImage, FoundVolume
 from pipeline.settings import IngestSettings
 
-ScanFound = TypeVar("ScanFound", FoundVolume, FoundImage)
 
-
-def cleared_scan(found: ScanFound, settings: IngestSettings) -> ScanFound:
+def cleared_scan(found: FoundVolume | FoundImage, settings: IngestSettings) -> FoundVolume | FoundImage:
     """The scan as it may be stored.
 
     Args:

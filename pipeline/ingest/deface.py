@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from pipeline.body_mask import ct_body_mask, mr_body_mask
 from pipeline.errors import QuarantineError
-from pipeline.geometry import to_canonical
+from pipeline.geometry import Geometry, to_canonical
 from pipeline.ingest import allow_list
 from pipeline.scan_io import AIR_HU, Scan
 
@@ -88,7 +88,7 @@ def face_region(head: Volume, affine: Vector, modality: str) -> Mask:
     Raises:
         QuarantineError: NOT_DEFACED.
     """
-    spacing = tuple(float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))
+    spacing = Geometry(head.shape, affine).spacing_mm
     find = ct_body_mask if modality == "CT" else mr_body_mask
     body = find(head if modality == "CT" else np.maximum(head, 0), spacing)
     _vertex, brow = _vertex_and_brow(body, affine)
