@@ -67,7 +67,7 @@ def _inflated(content: bytes, depth: int) -> Iterator[bytes]:
         inner.append(gzip.GzipFile(fileobj=io.BytesIO(content)).read())
     elif content[:4] == b"PK\x03\x04":
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            inner += [info.filename.encode() + b"\0" + archive.read(info) for info in archive.infolist()]
+            inner += [part for info in archive.infolist() for part in (info.filename.encode(), archive.read(info))]
     elif content[:3] == b"BZh":
         inner.append(bz2.decompress(content))
     elif content[:6] == b"\xfd7zXZ\x00":
