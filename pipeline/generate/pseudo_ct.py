@@ -87,7 +87,8 @@ def _source(row: Mapping[str, Any]) -> SourceSeries:
         study_uid=row["study_uid"] or uid_from("study", subject),
         series_uid=row["series_uid"] or uid_from("series", series),
         frame_of_reference_uid=row["frame_of_reference_uid"] or uid_from("frame of reference", subject),
-        sop_instance_uids=row["sop_instance_uids"] or [uid_from("image", series, str(k)) for k in range(slices)],
+        sop_instance_uids=list(dict.fromkeys(row["sop_instance_uids"] or ()))  # an enhanced file has one for all slices
+        or [uid_from("image", series, str(k)) for k in range(slices)],
         patient_position=row["patient_position"] or "HFS",
         body_part=row["body_part"] or "",
         study_date=row["study_date"] or "",

@@ -13,9 +13,9 @@ from pipeline.scan_io.dicom.guard import check_pixel_claims
 from pipeline.scan_io.dicom.header import DicomHeader, FrameHeader, Kind, PixelFormat
 from pipeline.scan_io.dicom.mosaic import is_mosaic, tiles
 from pipeline.scan_io.dicom.open_file import OpenedFile, open_file
+from pipeline.scan_io.dicom.series_facts import series_facts
 from pipeline.scan_io.dicom.transfer_syntaxes import LOSSY, PLAIN, undecodable
 from pipeline.scan_io.dicom.vendor_elements import b_value, part
-from pipeline.scan_io.scan import ScanFacts, sequence_from_text
 
 
 class _Place(NamedTuple):
@@ -64,12 +64,13 @@ def _image(opened: OpenedFile, sop_class: str) -> DicomHeader:
         sop_instance_uid=attributes.text("SOPInstanceUID") or "",
         transfer_syntax_uid=opened.transfer_syntax_uid,
         size=opened.size,
-        facts=_facts(attributes),
+        facts=series_facts(attributes),
         pixels=pixels,
         pixel_offset=opened.pixel_offset,
         pixel_length=opened.pixel_length,
         tiles_across=across,
-        slice_distance_mm=attributes.number("SpacingBetweenSlices") or attributes.number("SliceThickness"),
+        slice_distance_mm=abs(attributes.number("SpacingBetweenSlices") or attributes.number("SliceThickness") or 0)
+        or None,
         gantry_tilt_degrees=attributes.number("GantryDetectorTilt"),
         derived=is_derived(image_type, lossy),
         lossy=lossy,
@@ -88,7 +89,7 @@ def _header(opened: OpenedFile, kind: Kind, sop_class: str, refusal: Refused | N
         sop_instance_uid=attributes.text("SOPInstanceUID") or "",
         transfer_syntax_uid=opened.transfer_syntax_uid,
         size=opened.size,
-        facts=_facts(attributes),
+        facts=series_facts(attributes),
         refusal=refusal,
     )
 
@@ -218,25 +219,3 @@ def _damage(opened: OpenedFile, pixels: PixelFormat) -> Refused | None:
     except QuarantineError as error:
         return error.reason, error.found, error.advice
     return None
-
-
-def _facts(attributes: Attributes) -> ScanFacts:
-    text = attributes.text
-    description = text("SeriesDescription")
-    is_mr = (text("Modality") or "").upper() == "MR"
-    return ScanFacts(
-        patient_id=text("PatientID"),
-        study_uid=text("StudyInstanceUID"),
-        study_id=text("StudyID"),
-        study_date=text("StudyDate"),
-        study_time=text("StudyTime"),
-        series_uid=text("SeriesInstanceUID"),
-        frame_of_reference_uid=text("FrameOfReferenceUID"),
-        patient_position=text("PatientPosition"),
-        body_part=text("BodyPartExamined"),
-        sequence_name=sequence_from_text(description, text("ProtocolName"), text("SequenceName")) if is_mr else None,
-        series_description=description,
-        patient_sex=text("PatientSex"),
-        patient_age=text("PatientAge"),
-        burned_in_annotation=text("BurnedInAnnotation"),
-    )

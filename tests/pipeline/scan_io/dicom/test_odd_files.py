@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from pipeline.errors import QuarantineError
+from pipeline.scan_io import read_dicom_series
 from pipeline.scan_io.dicom.grouping import group_headers
 from pipeline.scan_io.dicom.read_header import read_header
 from pipeline.scan_io.dicom.read_volume import read_volume
@@ -171,3 +173,13 @@ def test_overlays_in_the_high_bits_do_not_reach_the_values():
     path = DATA / "pydicom/MR-SIEMENS-DICOM-WithOverlays.dcm"
     (plan,) = group_headers([(path, read_header(path))], DicomPolicy(derived="keep")).plans
     assert read_volume(plan).voxels.max() < 4096
+
+
+def test_a_stream_that_breaks_its_own_standard_is_refused_by_name(tmp_path):
+    """A nuclear medicine image in the dress of an MR slice; its README tells of "Invalid SOS parameters"."""
+    item = pydicom.dcmread(DATA / "pydicom/JPEG-lossy.dcm")
+    item.SOPClassUID, item.Modality, item.ImageType = "1.2.840.10008.5.1.4.1.1.4", "MR", ["ORIGINAL", "PRIMARY", "M"]
+    item.ImagePositionPatient, item.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
+    item.save_as(tmp_path / "mr.dcm")
+    with pytest.raises(QuarantineError, match="DECODE_FAILED: RuntimeError"):
+        read_dicom_series([tmp_path / "mr.dcm"])

@@ -1,16 +1,21 @@
 """Stored bits to values: sign, depth, junk beside the bits, padding, per-slice scales, tables, codecs, byte orders."""
 
+import io
+import tracemalloc
+
 import numpy as np
 import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
 )
@@ -174,6 +179,27 @@ def test_lossless_codecs_equal_raw(files, syntax):
     np.testing.assert_array_equal(read_dicom_series(paths).voxels, raw)
 
 
+def test_lossy_jpeg_is_read_as_any_decoder_reads_it_and_flagged(files):
+    smooth = np.add.outer(np.add.outer(np.arange(40), 2 * np.arange(36)), 3 * np.arange(3)).astype(np.int16)
+    paths = files.write("a", smooth)
+    decoded = []
+
+    def compress(item):
+        content = io.BytesIO()
+        Image.fromarray(item.pixel_array.astype(np.uint8)).save(content, "JPEG", quality=90)
+        decoded.append(np.asarray(Image.open(content)).T)
+        item.BitsAllocated, item.BitsStored, item.HighBit, item.PixelRepresentation = 8, 8, 7, 0
+        item.PixelData = encapsulate([content.getvalue()])
+        item["PixelData"].VR, item["PixelData"].is_undefined_length = "OB", True
+        item.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+
+    files.edit(paths, compress)
+    scan = read_dicom_series(paths)
+    assert scan.facts.flags == ("LOSSY",)
+    assert np.abs(scan.voxels - np.stack(decoded, axis=-1).astype(int)).max() <= 1  # rounding of the cosine transform
+    assert np.abs(scan.voxels - smooth).max() <= 8
+
+
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
 def test_byte_orders_and_deflation_equal_explicit_little_endian(files, syntax):
     paths = files.write("a", files.voxels(), "CT")
@@ -230,8 +256,6 @@ def test_a_codec_of_another_size_than_claimed_is_refused_though_the_pixels_are_a
 
 def test_volumes_are_lean_in_memory(files):
     """Peak of the reader: the volume, and less than another tenth of it."""
-    import tracemalloc
-
     paths = files.write("a", np.zeros((256, 256, 48), np.int16), "CT")
     read_dicom_series(paths)
     tracemalloc.start()

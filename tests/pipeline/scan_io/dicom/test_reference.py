@@ -106,9 +106,7 @@ def test_the_tilted_head_is_corrected():
 
 
 def test_a_missing_slice_is_placed():
-    with pytest.raises(
-        QuarantineError, match=r"10\.000 mm between slices 3 and 4 of 4, among gaps of 5\.000 mm"
-    ):
+    with pytest.raises(QuarantineError, match=r"10\.000 mm between slices 3 and 4 of 4, among gaps of 5\.000 mm"):
         read_dicom_series(files_of(SET / "failing/sliceincrement/001"))
 
 
