@@ -53,6 +53,46 @@ class SmallClassifier(nn.Module):
         return logits
 
 
+class NamedClassifier(nn.Module):
+    """A MONAI network with the layer before the classes laid open; 2-D, random weights.
+
+    Args:
+        architecture: ``densenet121`` (Huang et al., 2017) or ``resnet18`` (He et al., 2016).
+        in_channels: channels C of the images.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, architecture: str, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        from monai.networks.nets import DenseNet121, resnet18  # takes seconds to import, needed only where asked for
+
+        self.in_channels, self.num_classes = in_channels, num_classes
+        if architecture == "densenet121":
+            self.body = DenseNet121(2, in_channels, num_classes)
+            width = self.body.class_layers.out.in_features
+            self.body.class_layers.out = nn.Identity()
+        else:
+            self.body = resnet18(
+                spatial_dims=2, n_input_channels=in_channels, num_classes=num_classes, shortcut_type="B"
+            )
+            width = self.body.fc.in_features
+            self.body.fc = nn.Identity()
+        self.head = nn.Linear(width, num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate features (N, d) of images (N, C, H, W) in [-1, 1], H and W at least 32."""
+        found: Tensor = self.body(images)
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, C, H, W) in [-1, 1]."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+Classifier = SmallClassifier | NamedClassifier
+
+
 def _block(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
@@ -75,8 +115,9 @@ def train_classifier(
     width: int = 16,
     augment: Augment | None = None,
     progress: Progress | None = None,
-) -> SmallClassifier:
-    """Train a `SmallClassifier` for a fixed number of steps with batches balanced over the classes.
+    network: str = "small_cnn",
+) -> Classifier:
+    """Train a classifier for a fixed number of steps with batches balanced over the classes.
 
     Args:
         images: (N, C, H, W) in [-1, 1], float32; H and W at least 16.
@@ -90,6 +131,7 @@ def train_classifier(
         width: see `SmallClassifier`.
         augment: changes each batch; None trains on the images as they are.
         progress: called after every step.
+        network: ``small_cnn``, or an architecture of `NamedClassifier`.
 
     Returns:
         The trained classifier in evaluation mode, on the device of `images`.
@@ -100,7 +142,14 @@ def train_classifier(
     """
     _check(images, classes, num_classes, steps, batch_size)
     rng = torch.Generator().manual_seed(seed)
-    model = _initialized(images.shape[1], num_classes, width, rng).to(images.device).train()
+    model: Classifier
+    if network == "small_cnn":
+        model = _initialized(images.shape[1], num_classes, width, rng)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = NamedClassifier(network, images.shape[1], num_classes)
+    model = model.to(images.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     members = [torch.nonzero(classes.cpu() == index).flatten() for index in range(num_classes)]
     for step in range(steps):
@@ -141,7 +190,7 @@ def balanced_batch(members: list[Tensor], batch_size: int, rng: torch.Generator)
 
 
 @torch.no_grad()
-def predict(model: SmallClassifier, images: Tensor, batch_size: int = 256) -> Tensor:
+def predict(model: Classifier, images: Tensor, batch_size: int = 256) -> Tensor:
     """Class probabilities (N, num_classes), float32 on the CPU, of images (N, C, H, W) in [-1, 1].
 
     The model is run in evaluation mode and left in the mode it was in.

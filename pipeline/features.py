@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.classifier import SmallClassifier
+from pipeline.classifier import Classifier
 from pipeline.errors import InputError
 
 Features = npt.NDArray[np.float32]
@@ -191,7 +191,7 @@ class ClassifierExtractor:
         name: name for reports.
     """
 
-    def __init__(self, network: SmallClassifier, name: str = "classifier") -> None:
+    def __init__(self, network: Classifier, name: str = "classifier") -> None:
         self._network = network
         self._name = name
 

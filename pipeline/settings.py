@@ -276,7 +276,19 @@ class EvaluateLesionsSettings(FrozenSettings):
     """Fidelity, diversity, memorization and use of a synthetic cohort."""
 
     classifier_steps: Count = Field(300, description="Optimizer steps of every classifier, the same in each arm.")
-    seeds: Annotated[int, Field(ge=2)] = Field(3, description="Classifiers trained for each arm.")
+    seeds: Annotated[int, Field(ge=2)] = Field(5, description="Classifiers trained for each arm.")
+    classifier: Literal["small_cnn", "densenet121", "resnet18"] = Field(
+        "small_cnn", description="Network that judges use; the latter two are MONAI's, untrained, for 64 px and more."
+    )
+    decision_thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.5,), description="Probabilities from which a class is called, for sensitivity and specificity by class."
+    )
+    learning_real_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (), description="Shares of training subjects for a learning curve; none: no curve."
+    )
+    learning_synthetic_ratios: tuple[Annotated[float, Field(ge=0, le=100)], ...] = Field(
+        (0.0, 1.0), description="Synthetic images for each real one, in the learning curve."
+    )
     kid_subsets: Count = 50
     neighbors: Count = Field(
         5, description="k of the nearest-neighbor manifolds (precision, recall, density, coverage)."
@@ -319,6 +331,17 @@ class EvaluateSettings(FrozenSettings):
     mr_to_ct: EvaluateMRToCTSettings = EvaluateMRToCTSettings()
 
 
+class ExportSettings(FrozenSettings):
+    """The augmented dataset."""
+
+    release_override: str | None = Field(
+        None,
+        min_length=10,
+        max_length=200,
+        description="Reason for exporting a cohort that the release gate blocks; printed on the data card.",
+    )
+
+
 class ReportSettings(FrozenSettings):
     """The HTML report."""
 
@@ -328,7 +351,7 @@ class ReportSettings(FrozenSettings):
 
 
 class RunSettings(FrozenSettings):
-    """A whole run: ingest, prepare, train, generate, evaluate, report."""
+    """A whole run: ingest, prepare, train, generate, evaluate, export, report."""
 
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$", description="Names the run; no patient data here.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -339,4 +362,5 @@ class RunSettings(FrozenSettings):
     train: TrainSettings = TrainSettings()
     generate: GenerateSettings = GenerateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    export: ExportSettings = ExportSettings()
     report: ReportSettings = ReportSettings()

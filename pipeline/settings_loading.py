@@ -34,6 +34,7 @@ class _Environment(BaseSettings):
     train: dict[str, Any] | None = None
     generate: dict[str, Any] | None = None
     evaluate: dict[str, Any] | None = None
+    export: dict[str, Any] | None = None
     report: dict[str, Any] | None = None
 
 

@@ -7,9 +7,13 @@ from pipeline.evaluate.cohorts import Study, load_study
 from pipeline.evaluate.extractor_files import load_extractor
 from pipeline.evaluate.fidelity import fidelity_rows, ranking_disagreements
 from pipeline.evaluate.fidelity_tables import distance_table, fidelity_table
+from pipeline.evaluate.leakage import LeakageAudit, audit_leakage, leakage_table, leakage_verdict
+from pipeline.evaluate.learning_curve import curve_table
+from pipeline.evaluate.privacy import privacy_rows, privacy_table, privacy_warnings
 from pipeline.evaluate.release_gate import Gate, check_release, write_gate
 from pipeline.evaluate.utility import ARMS, Score, Utility, arm_interval, class_agreement, run_arms
-from pipeline.evaluate.utility_verdict import judge_use
+from pipeline.evaluate.utility_tables import arm_rows, arm_table, class_table
+from pipeline.evaluate.utility_verdict import RULE, judge_use
 from pipeline.features import ClassifierExtractor, Extractor, TextureExtractor
 from pipeline.prepared_set import ImageSet
 from pipeline.records import ProgressCallback
@@ -26,6 +30,7 @@ def evaluate_cohort(
     progress: ProgressCallback,
 ) -> Results:
     """Evaluate a cohort and write the release gate into ``folder``. Flagged copies take no part in the other scores."""
+    audit = audit_leakage(prepared, seed)
     whole = load_study(prepared, cohort)
     gate = check_release(whole, seed)
     write_gate(folder, gate, whole, prepared.rows("train"))
@@ -33,41 +38,37 @@ def evaluate_cohort(
     utility = run_arms(study, settings, seed, progress)
     extractors: list[Extractor] = [TextureExtractor(), ClassifierExtractor(utility.real_models[0])]
     extractors += [load_extractor(own) for own in settings.extractors]
+    privacy = privacy_rows(study, extractors[0], settings, seed)
     fidelity = fidelity_rows(study, extractors, settings, seed, progress)
-    arms, differences = _arm_rows(utility, study, settings, seed)
-    verdict = judge_use(
-        differences.get("real_synthetic"),
-        _gain_over(utility, "real_duplicated", study, settings, seed),
-        _gain_over(utility, "real_classical", study, settings, seed),
-    )
+    arms, differences = arm_rows(utility, study, settings, seed)
     agreement = _agreement_rows(utility, study)
+    tables = [_agreement_table(agreement, study), leakage_table(audit)]
+    if audit.leaks:
+        differences, verdict = {}, _unjudged(audit)
+    else:
+        tables += [arm_table(arms, study, settings, audit), class_table(utility, study, settings, audit)]
+        if settings.learning_real_shares:
+            tables.append(curve_table(study, settings, seed, audit, progress))
+        verdict = judge_use(
+            differences.get("real_synthetic"),
+            _gain_over(utility, "real_duplicated", study, settings, seed),
+            _gain_over(utility, "real_classical", study, settings, seed),
+        )
+    tables += [fidelity_table(fidelity, extractors, settings), distance_table(fidelity), privacy_table(privacy)]
+    warnings = (*_warnings(study, utility, gate), *ranking_disagreements(fidelity), *privacy_warnings(privacy))
     return Results(
         track="lesions",
         headlines=_headlines(agreement, differences, gate, study),
-        verdicts=(verdict, _gate_verdict(gate)),
-        tables=(
-            _agreement_table(agreement, study),
-            _arm_table(arms, study, settings),
-            fidelity_table(fidelity, extractors, settings),
-            distance_table(fidelity),
-        ),
-        warnings=(*_warnings(study, utility, gate), *ranking_disagreements(fidelity)),
+        verdicts=(verdict, _gate_verdict(gate), leakage_verdict(audit)),
+        tables=tuple(tables),
+        warnings=warnings if not audit.leaks else (leakage_verdict(audit).sentence, *warnings),
     )
 
 
-def _arm_rows(
-    utility: Utility, study: Study, settings: EvaluateLesionsSettings, seed: int
-) -> tuple[list[dict[str, Cell]], dict[str, Score]]:
-    rows, differences = [], {}
-    for arm in utility.probabilities:
-        row: dict[str, Cell] = {"arm": arm, "title": ARMS[arm], "seeds": settings.seeds}
-        for score in ("macro_auc", "balanced_accuracy", "ece"):
-            row |= _cells(score, arm_interval(utility, arm, study, score, settings, seed))
-        if arm != "real":
-            differences[arm] = arm_interval(utility, arm, study, "macro_auc", settings, seed, against="real")
-            row |= _cells("auc_difference", differences[arm])
-        rows.append(row)
-    return rows, differences
+def _unjudged(audit: LeakageAudit) -> Verdict:
+    """What is said of use for a classifier where splits share something."""
+    sentence = f"The use for a classifier is not judged: splits share {'; '.join(audit.leaks)}."
+    return Verdict(key="utility", outcome="bad", sentence=sentence, rule=RULE)
 
 
 def _gain_over(utility: Utility, arm: str, study: Study, settings: EvaluateLesionsSettings, seed: int) -> Score | None:
@@ -75,10 +76,6 @@ def _gain_over(utility: Utility, arm: str, study: Study, settings: EvaluateLesio
     if not {"real_synthetic", arm} <= utility.probabilities.keys():
         return None
     return arm_interval(utility, "real_synthetic", study, "macro_auc", settings, seed, against=arm)
-
-
-def _cells(name: str, score: Score) -> dict[str, Cell]:
-    return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
 
 
 def _agreement_rows(utility: Utility, study: Study) -> list[dict[str, Cell]]:
@@ -167,30 +164,6 @@ def _agreement_table(rows: list[dict[str, Cell]], study: Study) -> ResultTable:
             Column(key="overall", title="all classes", definition="share of images recognized as their own class"),
             *classes,
             Column(key="chance", title="chance", definition="1 / number of classes"),
-        ),
-        rows=tuple(rows),
-    )
-
-
-def _arm_table(rows: list[dict[str, Cell]], study: Study, settings: EvaluateLesionsSettings) -> ResultTable:
-    def scored(key: str, title: str, definition: str) -> Column:
-        return Column(key=key, title=title, definition=definition, low_key=f"{key}_low", high_key=f"{key}_high")
-
-    caption = (
-        f"The same small CNN, {settings.classifier_steps} optimizer steps, {settings.seeds} seeds, balanced batches; "
-        f"scored on {len(study.test)} real test images of {len(set(study.test.subjects))} subjects. "
-        "95 % intervals by bootstrap over subjects, of the mean over seeds."
-    )
-    return ResultTable(
-        key="utility",
-        title="Use for a classifier",
-        caption=caption,
-        columns=(
-            Column(key="title", title="training set"),
-            scored("macro_auc", "macro AUC", "mean one-versus-rest area under the ROC curve"),
-            scored("auc_difference", "AUC − real", "paired difference from the arm “real” on the same resamples"),
-            scored("balanced_accuracy", "balanced accuracy", "mean recall over classes"),
-            scored("ece", "ECE", "expected calibration error, 15 equal-width bins"),
         ),
         rows=tuple(rows),
     )

@@ -149,7 +149,7 @@ def score(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: S
             f"voxels_{tissue}": error.voxels,
         }
     overlaps = overlap_by_tissue(ct, predicted, mask, scoring.spacing_mm)
-    overlaps["body"] = structure_overlap(*(_body(hu, scoring) for hu in (ct, predicted)), scoring.spacing_mm)
+    overlaps["body"] = structure_overlap(_body(ct, scoring), _body(predicted, scoring), scoring.spacing_mm)
     for structure, overlap in overlaps.items():
         cells |= {f"dice_{structure}": overlap.dice, f"hd95_{structure}": overlap.hd95_mm}
     return cells | _wepl_cells(ct, predicted, mask, scoring)
@@ -193,8 +193,10 @@ def _psnr_or_none(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], va
 
 def _structural_or_none(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: Scoring) -> float | None:
     """SSIM or MS-SSIM, or None where the body is too small for the window or the coarsest scale."""
-    compute = ssim if scoring.structural == "ssim" else ms_ssim
+    x, y, inside = (np.moveaxis(image, 0, -1) for image in (ct, predicted, mask))
     try:
-        return compute(*(np.moveaxis(image, 0, -1) for image in (ct, predicted, mask)), scoring.value_range)
+        if scoring.structural == "ssim":
+            return ssim(x, y, inside, scoring.value_range)
+        return ms_ssim(x, y, inside, scoring.value_range)
     except InputError:
         return None

@@ -6,13 +6,13 @@ may give as much.
 
 from typing import Literal
 
-from pipeline.evaluate.utility import Score
+from pipeline.evaluate.utility import SIGNIFICANCE, Score
 from pipeline.results import Verdict
 
 RULE = (
-    "helps: the 95 % intervals of the AUC difference from real and from real + duplicated both lie above 0, and "
-    "classical augmentation alone does not give more; harms: the interval of the difference from real lies below 0; "
-    "else no benefit is shown"
+    "helps: the 95 % intervals of the AUC difference from real and from real + duplicated both lie above 0, the former "
+    "with p ≤ 0.05 after Holm's correction over arms, and classical augmentation alone does not give more; harms: the "
+    "interval of the difference from real lies below 0, with the same p; else no difference is shown"
 )
 
 
@@ -20,7 +20,7 @@ def judge_use(gain: Score | None, over_control: Score | None, over_classical: Sc
     """Verdict on the arm ``real_synthetic``.
 
     Args:
-        gain: its macro AUC minus that of ``real``; None where the arm was not run.
+        gain: its macro AUC minus that of ``real``, with the p-value corrected over arms; None where it was not run.
         over_control: minus that of ``real_duplicated``.
         over_classical: minus that of ``real_classical``.
     """
@@ -29,9 +29,9 @@ def judge_use(gain: Score | None, over_control: Score | None, over_classical: Sc
         sentence = "The use for a classifier was not measured: no synthetic image is left."
     elif gain.value is None or gain.low is None or gain.high is None:
         sentence = "The use for a classifier cannot be judged: too few test subjects for an interval."
-    elif gain.high < 0:
+    elif gain.high < 0 and _significant(gain):
         outcome, sentence = "bad", f"The synthetic cohort harms: {figures(gain)} against real alone."
-    elif gain.low <= 0:
+    elif gain.low <= 0 or not _significant(gain):
         sentence = f"No difference shown between real + synthetic and real alone: {figures(gain)}."
     elif not _above_zero(over_control):
         sentence = (
@@ -53,6 +53,11 @@ def figures(score: Score | None) -> str:
     if score is None or score.value is None or score.low is None or score.high is None:
         return "no figure"
     return f"{score.value:+.3f} AUC [{score.low:+.3f}, {score.high:+.3f}]".replace("-", "−")
+
+
+def _significant(score: Score) -> bool:
+    """A score without a p-value is judged by its interval alone."""
+    return score.p is None or score.p <= SIGNIFICANCE
 
 
 def _above_zero(score: Score | None) -> bool:

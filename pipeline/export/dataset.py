@@ -56,12 +56,14 @@ class Release:
         reason: one sentence.
         flagged: rows of the cohort that were flagged as near-copies of training images.
         gate: content of ``gate.json``.
+        override: why a closed gate was passed by, in the words of whoever did; None where it was not.
     """
 
     released: bool
     reason: str
     flagged: frozenset[int]
     gate: Mapping[str, JsonValue]
+    override: str | None = None
 
 
 @dataclass(frozen=True)
@@ -129,23 +131,32 @@ class AugmentedDataset:
             )
 
 
-def read_dataset(prepared: Path, cohort: Path, evaluation: Path) -> AugmentedDataset:
-    """Open the folders of prepare_lesions, synthesize_lesions and evaluate_lesions."""
+def read_dataset(prepared: Path, cohort: Path, evaluation: Path, override: str | None = None) -> AugmentedDataset:
+    """Open the folders of prepare_lesions, synthesize_lesions and evaluate_lesions; see `read_release`."""
     return AugmentedDataset(
         read_image_set(prepared),
         pl.read_parquet(cohort / "cohort.parquet"),
         np.load(cohort / IMAGES_ARRAY, mmap_mode="r", allow_pickle=False),
         read_json(cohort / "cohort.json"),
-        read_release(evaluation),
+        read_release(evaluation, override),
     )
 
 
-def read_release(evaluation: Path) -> Release:
-    """The gate's decision, from ``gate.json`` and ``flagged.parquet`` of evaluate_lesions."""
+def read_release(evaluation: Path, override: str | None = None) -> Release:
+    """The gate's decision, from ``gate.json`` and ``flagged.parquet`` of evaluate_lesions.
+
+    Args:
+        evaluation: output of evaluate_lesions.
+        override: reason for releasing a blocked cohort, which goes onto the data card; flagged images stay out.
+    """
     gate = read_json(evaluation / "gate.json")
     flagged = frozenset(int(image) for image in pl.read_parquet(evaluation / "flagged.parquet")["image"])
     state, consequence = (
         ("closed", "No synthetic image is exported") if gate["blocked"] else ("open", "Flagged images are left out")
     )
     reason = f"The release gate is {state}: {gate['reason']}. {consequence}."
+    if gate["blocked"] and override is not None:
+        consequence = "Flagged images are left out, the others are exported"
+        reason = f"OVERRIDDEN. The release gate is closed: {gate['reason']}. {consequence}."
+        return Release(True, reason, flagged, gate, override)
     return Release(not gate["blocked"], reason, flagged, gate)

@@ -30,6 +30,7 @@ class ExportChoice(FrozenSettings):
     """What the export depends on beside its inputs."""
 
     format: Literal["image_folder"] = "image_folder"
+    release_override: str | None = None
 
 
 def export_lesions(
@@ -45,7 +46,7 @@ def export_lesions(
 
     Args:
         workspace: where the output goes.
-        settings: the run's settings; the export takes its images from the inputs and reads none of them.
+        settings: the run's settings, of which ``export`` is read.
         prepared: record of prepare_lesions.
         cohort: record of synthesize_lesions.
         evaluation: record of evaluate_lesions.
@@ -58,10 +59,15 @@ def export_lesions(
         InputError: the images are not grey.
     """
     records = {"prepared": prepared, "cohort": cohort, "evaluation": evaluation}
-    choice = ExportChoice()
+    choice = ExportChoice(release_override=settings.export.release_override)
 
     def body(context: StageContext) -> dict[str, JsonValue]:
-        dataset = read_dataset(*(context.inputs[name] for name in records))
+        dataset = read_dataset(
+            context.inputs["prepared"],
+            context.inputs["cohort"],
+            context.inputs["evaluation"],
+            choice.release_override,
+        )
         written = EXPORTS[choice.format](context.folder, dataset, context.progress)
         card = data_card(dataset, written, records)
         write_json(context.folder / DATASET_FOLDER / "data_card.json", card)

@@ -27,7 +27,7 @@ from pipeline.workspace import Workspace
 
 _MODULE = "pipeline.generate.stage"
 _NO_GEOMETRY = "the MR came as pictures: without spacing, position and HU there is no CT series to write"
-_CASE_SCHEMA = {
+_CASE_SCHEMA: dict[str, Any] = {
     "series_id": pl.String,
     "subject_id": pl.String,
     "split": pl.String,

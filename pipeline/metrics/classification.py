@@ -2,7 +2,8 @@
 
 - macro AUC: mean over classes of the one-versus-rest AUC, each the Mann-Whitney statistic
   P(score of a positive > score of a negative) + P(equal) / 2 (Hanley and McNeil, Radiology 143:29, 1982);
-- balanced accuracy: mean over classes of the recall;
+- balanced accuracy: mean over classes of the recall (sensitivity) of the most probable class;
+- specificity of a class: share of cases of other classes that are not called that class; macro: mean over classes;
 - ECE: Σ_bins n_b / N · |accuracy_b − confidence_b| over equal bins of the top probability (Guo et al., ICML 2017).
 
 A class without any test case has no AUC and no recall: it is left out of the means and named.
@@ -35,6 +36,8 @@ class ClassificationScores:
         ece: expected calibration error.
         auc_by_class: AUC of every class that is present beside another one.
         recall_by_class: recall (sensitivity) of every class that is present.
+        macro_specificity: mean specificity; NaN when only one class is present.
+        specificity_by_class: of every class that is present beside another one.
         classes_left_out: classes without a test case.
     """
 
@@ -44,6 +47,8 @@ class ClassificationScores:
     ece: float
     auc_by_class: dict[int, float]
     recall_by_class: dict[int, float]
+    macro_specificity: float
+    specificity_by_class: dict[int, float]
     classes_left_out: tuple[int, ...]
 
 
@@ -63,6 +68,7 @@ def classification_scores(classes: Classes, probabilities: Probabilities) -> Cla
     present = [int(index) for index in np.unique(truth)]
     recalls = {index: float((answer[truth == index] == index).mean()) for index in present}
     aucs = {index: binary_auc(truth == index, scores[:, index]) for index in present} if len(present) > 1 else {}
+    specificities = {i: float((answer[truth != i] != i).mean()) for i in present} if len(present) > 1 else {}
     return ClassificationScores(
         macro_auc=float(np.mean(list(aucs.values()))) if aucs else math.nan,
         balanced_accuracy=float(np.mean(list(recalls.values()))),
@@ -70,6 +76,8 @@ def classification_scores(classes: Classes, probabilities: Probabilities) -> Cla
         ece=expected_calibration_error(answer == truth, scores.max(axis=1)),
         auc_by_class=aucs,
         recall_by_class=recalls,
+        macro_specificity=float(np.mean(list(specificities.values()))) if specificities else math.nan,
+        specificity_by_class=specificities,
         classes_left_out=tuple(index for index in range(scores.shape[1]) if index not in present),
     )
 

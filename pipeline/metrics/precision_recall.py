@@ -20,7 +20,6 @@ import numpy.typing as npt
 from pipeline.errors import InputError
 from pipeline.metrics.kid import ROWS, Features, Matrix, checked_cohorts
 
-
 FLOAT64_IMAGES = 2000
 """Larger cohorts are compared in float32: twice as fast, and shares differ by some images in a thousand at most."""
 

@@ -184,3 +184,17 @@ def test_mirror_is_exact_and_drawn_for_about_half_of_the_images() -> None:
     images = scene()
     half = AugmentationDraw(draw.affine[:6], draw.moved[:6], torch.arange(6) < 3, draw.gain[:6], draw.offset[:6])
     assert torch.equal(augment_batch(images, half), torch.cat([images[:3].flip(-1), images[3:]]))
+
+
+@pytest.mark.parametrize("network", ["densenet121", "resnet18"])
+def test_named_networks_train_repeatably_and_open_their_last_layer(network: str) -> None:
+    images = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    classes = torch.arange(8) % 2
+    before = torch.random.get_rng_state()
+    first, second = (
+        train_classifier(images, classes, 2, steps=2, seed=4, batch_size=4, network=network) for _ in range(2)
+    )
+    assert torch.equal(before, torch.random.get_rng_state()), "torch's global generator is left as it was"
+    assert torch.equal(predict(first, images), predict(second, images))
+    with torch.no_grad():
+        assert torch.allclose(first.head(first.features(images)), first(images))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -7,13 +8,14 @@ import pytest
 
 from pipeline.evaluate.lesions import evaluate_cohort
 from pipeline.evaluate.stage import evaluate_lesions
+from pipeline.evaluate.utility import ARMS
 from pipeline.records import silent
 from pipeline.results import read_results, write_results
 from pipeline.settings import EvaluateLesionsSettings, RunSettings
 from pipeline.stage_runner import Stage, run_stage
 from pipeline.workspace import Workspace
 
-SETTINGS = EvaluateLesionsSettings(classifier_steps=14, seeds=2, kid_subsets=10, neighbors=3, bootstrap=100)
+SETTINGS = EvaluateLesionsSettings(classifier_steps=14, seeds=2, kid_subsets=10, neighbors=3, bootstrap=300)
 TINY = SETTINGS.model_copy(update={"classifier_steps": 2, "neighbors": 5})
 
 
@@ -79,7 +81,7 @@ def test_fresh_images_of_a_starved_class_are_found_to_help(benefit):
 def test_repeating_real_images_does_not_explain_the_help(benefit):
     rows = arms(benefit)
     assert rows["real_synthetic"]["macro_auc"] > rows["real_duplicated"]["macro_auc"] + 0.03
-    assert set(rows) == {"real", "real_classical", "real_duplicated", "real_synthetic", "synthetic_only"}
+    assert set(rows) == set(ARMS)
 
 
 def test_images_of_wrong_classes_are_found_to_harm(harm):
@@ -178,7 +180,7 @@ def test_the_same_evaluation_gives_the_same_bytes(draws, tmp_path):
     again, other = run_small(draws, tmp_path / "two")
     assert (folder / "results.json").read_bytes() == (other / "results.json").read_bytes()
     assert first.content_sha256 == again.content_sha256
-    assert first.facts["verdicts"] == {"utility": "neutral", "release_gate": "bad"}
+    assert first.facts["verdicts"] == {"utility": "neutral", "release_gate": "bad", "leakage": "good"}
 
 
 def test_fewer_than_twenty_held_out_images_cannot_calibrate_the_gate(draws, tmp_path):
@@ -223,3 +225,78 @@ def test_a_cohort_without_one_class_lacks_the_arm_that_needs_it(draws, tmp_path)
     assert any("synthetic only" in warning for warning in results.warnings)
     synthetic = next(row for row in tables["class_agreement"] if row["images"] == "synthetic")
     assert synthetic["class_1"] is None
+
+
+def test_sensitivity_and_specificity_are_given_by_class_and_threshold(benefit):
+    rows = benefit.tables["utility_by_class"]
+    assert {row["threshold"] for row in rows} == {"most probable", "P ≥ 0.5"}
+    both = {(row["arm"], row["lesion_class"]): row for row in rows if row["threshold"] == "most probable"}
+    flat, steep = (both["real", name] for name in ("flat", "steep | odd"))
+    assert flat["sensitivity"] == pytest.approx(steep["specificity"]), "of two classes one is the other's complement"
+    assert flat["auc"] == pytest.approx(steep["auc"])
+    mean = (flat["sensitivity"] + steep["sensitivity"]) / 2
+    assert arms(benefit)["real"]["balanced_accuracy"] == pytest.approx(mean)
+
+
+def test_privacy_measures_stand_beside_what_honest_images_give(harm):
+    rows = {(row["measure"], row["space"]): row for row in harm.tables["privacy"]}
+    auc = [row for (measure, _), row in rows.items() if measure == "membership inference, AUC"]
+    assert len(auc) == 2
+    assert all(row["value_low"] <= 0.5 <= row["value_high"] for row in auc), "fresh draws give nobody away"
+    share = next(row for (measure, _), row in rows.items() if measure == "authentic share")
+    assert abs(share["value"] - share["expected"]) < 0.2
+
+
+def leaking(draws, folder, plant):
+    train = [draws.images(name, 15, seed=2) for name in draws.names]
+    test = [draws.images(name, 15, seed=1) for name in draws.names]
+    if plant == "identical":
+        test[0][3] = train[0][5]
+    if plant == "mirrored":
+        test[0][3] = np.clip(train[0][5][:, :, ::-1] * 0.9 + 0.02, -1, 1)
+    prepared = draws.prepared(folder / "prepared", train, test)
+    if plant == "subject":
+        names = prepared.table["subject_id"].to_list()
+        names[40] = names[0]
+        prepared = dataclasses.replace(prepared, table=prepared.table.with_columns(subject_id=pl.Series(names)))
+    images = np.concatenate([draws.images(name, 15, seed=3) for name in draws.names])
+    cohort = draws.synthetic(folder / "cohort", images, [name for name in draws.names for _ in range(15)])
+    (folder / "out").mkdir()
+    return outcome(prepared, cohort, folder / "out", TINY)
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [("identical", "1 identical images"), ("mirrored", "1 nearly equal images"), ("subject", "1 subjects")],
+)
+def test_a_planted_leak_is_shouted_and_no_use_is_judged(draws, tmp_path, plant, words):
+    found = leaking(draws, tmp_path, plant)
+    assert "utility" not in found.tables
+    assert "utility_by_class" not in found.tables
+    assert found.headlines["auc_difference"].value is None
+    assert found.verdicts["utility"].outcome == found.verdicts["leakage"].outcome == "bad"
+    assert f"{words} in train and test" in found.verdicts["leakage"].sentence
+    assert found.results.warnings[0].startswith("LEAKAGE")
+
+
+def test_clean_splits_are_said_to_be_and_every_kind_is_counted(draws, tmp_path):
+    found = leaking(draws, tmp_path, None)
+    assert found.verdicts["leakage"].outcome == "good"
+    rows = found.tables["leakage"]
+    assert {row["shared"] for row in rows} == {0}
+    assert len(rows) == 3 * 5, "three pairs of splits, five kinds"
+    assert "utility" in found.tables
+
+
+def test_the_learning_curve_has_a_point_for_every_share_and_ratio(draws, tmp_path):
+    train, test = ([draws.images(name, 20, seed=seed) for name in draws.names] for seed in (2, 1))
+    prepared = draws.prepared(tmp_path / "prepared", train, test, subjects=10)
+    images = np.concatenate([draws.images(name, 30, seed=3) for name in draws.names])
+    cohort = draws.synthetic(tmp_path / "cohort", images, [name for name in draws.names for _ in range(30)])
+    (tmp_path / "out").mkdir()
+    settings = TINY.model_copy(
+        update={"learning_real_shares": (0.5, 1.0), "learning_synthetic_ratios": (0.0, 1.0, 9.0)}
+    )
+    rows = outcome(prepared, cohort, tmp_path / "out", settings).tables["learning_curve"]
+    assert [(row["real"], row["synthetic"]) for row in rows] == [(20, 0), (20, 20), (40, 0), (40, 40)]
+    assert all(row["macro_auc_low"] <= row["macro_auc"] <= row["macro_auc_high"] for row in rows)
