@@ -43,6 +43,7 @@ PAGES = [
     "docs/evaluation.md",
     "docs/report.md",
     "docs/workspace.md",
+    "docs/privacy.md",
     "docs/python.md",
     "docs/flows.md",
     "docs/demo.md",
