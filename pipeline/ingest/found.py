@@ -142,9 +142,12 @@ class Layout:
 
 
 def content_hash(voxels: NDArray[Any], affine: NDArray[np.float64] | None = None) -> str:
-    """SHA-256 of an array's type, shape and values, and of its affine where it has one."""
+    """SHA-256 of an array's type, shape and values, and of its affine where it has one.
+
+    Volumes are hashed first axis fastest, as they are read and stored, whatever their order in memory.
+    """
     digest = hashlib.sha256(f"{voxels.dtype.str}{voxels.shape}".encode())
-    digest.update(np.ascontiguousarray(voxels).data)
+    digest.update(np.ascontiguousarray(voxels if affine is None else voxels.T).data)
     if affine is not None:
         digest.update(np.ascontiguousarray(affine + 0.0, dtype="<f8").data)
     return digest.hexdigest()
