@@ -60,7 +60,7 @@ class Stamp:
 class _Parts:
     """Connected strokes: label image, their labels, first and last pixel + 1 along the line and across it."""
 
-    labels: NDArray[np.int32]
+    labels: NDArray[Any]
     ids: Integers
     start: Integers
     stop: Integers
@@ -187,7 +187,7 @@ def _line(part: _Slice) -> tuple[int, int] | None:
 
 def _strokes(mask: Mask, tallest_px: float) -> _Parts | None:
     """Connected parts that may be characters, or several that touch: neither specks nor blobs."""
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3), dtype=bool))
     if not 2 <= count <= _MOST_PARTS:
         return None
     boxes = ndimage.find_objects(labels)
@@ -263,7 +263,7 @@ def _is_stamped(view: _Slice, mask: Mask, members: Mask, group: _Parts, height: 
     text = np.zeros(pixels.shape, dtype=bool)
     di, dj = int(group.start.min()) - i, int(group.bottom.min()) - j
     text[di : di + members.shape[0], dj : dj + members.shape[1]] = members
-    near = ndimage.binary_dilation(text, structure=np.ones((3, 3)))
+    near = ndimage.binary_dilation(text, structure=np.ones((3, 3), dtype=bool))
     ring = ndimage.binary_dilation(text, iterations=outer) & ~near & ~mask[window]
     if not ring.any() or view.high - np.percentile(pixels[ring], 80) < 0.22 * view.span:
         return False

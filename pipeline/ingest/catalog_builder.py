@@ -18,8 +18,8 @@ from pipeline.deidentify import Pseudonymizer
 from pipeline.errors import QuarantineError
 from pipeline.ingest import allow_list
 from pipeline.ingest.catalog_removal import remove_subjects
+from pipeline.ingest.catalog_rows import EMPTY_ROW, Row, volume_row
 from pipeline.ingest.clearance import cleared_scan
-from pipeline.ingest.dates import shifted_date
 from pipeline.ingest.forgotten import FORGOTTEN
 from pipeline.ingest.found import (
     NEAR_DUPLICATES,
@@ -37,7 +37,6 @@ from pipeline.near_duplicates import find_near_duplicates
 from pipeline.scan_io import ScanFacts, write_nifti
 from pipeline.settings import IngestSettings
 
-Row = dict[str, Any]
 Crosswalk = dict[str, dict[str, Any]]
 
 
@@ -143,37 +142,11 @@ class CatalogBuilder:
     def _add_volume(self, found: FoundVolume) -> None:
         series_id = self._series_id(found.word, found.names, found.scan.facts)
         path = f"volumes/{series_id}.nii"
-        voxels, geometry = found.scan.voxels, found.scan.geometry
-        write_nifti(self._folder / path, voxels, geometry.affine, voxels.dtype)
-        facts, pseudonyms = found.scan.facts, self._pseudonyms
-        self._series.append(
-            _EMPTY_ROW
-            | {
-                "series_id": series_id,
-                "subject_id": self._subject_id(found.subject_word),
-                "subject_source": found.subject_source,
-                "kind": "volume",
-                "source": found.source,
-                "modality": found.scan.modality,
-                "body_part": allow_list.body_part(facts.body_part),
-                "sequence": facts.sequence_name,
-                "volume_label": facts.volume_label,
-                "flags": sorted(facts.flags),
-                "tilt_degrees": facts.tilt_degrees,
-                "unit": "HU" if found.scan.modality == "CT" else "signal",
-                "shape": list(voxels.shape),
-                "spacing_mm": list(geometry.spacing_mm),
-                "affine": geometry.affine.ravel().tolist(),
-                "study_date": self._study_date(found),
-                "study_uid": facts.study_uid and pseudonyms.uid(facts.study_uid),
-                "series_uid": facts.series_uid and pseudonyms.uid(facts.series_uid),
-                "frame_of_reference_uid": facts.frame_of_reference_uid and pseudonyms.uid(facts.frame_of_reference_uid),
-                "sop_instance_uids": [pseudonyms.uid(uid) for uid in facts.sop_instance_uids] or None,
-                "patient_position": allow_list.patient_position(facts.patient_position),
-                "path": path,
-                "content_sha256": found.content_sha256,
-            }
-        )
+        voxels = found.scan.voxels
+        write_nifti(self._folder / path, voxels, found.scan.geometry.affine, voxels.dtype)
+        row = volume_row(found, self._pseudonyms, shifted=self._settings.dates == "shift")
+        subject_id = self._subject_id(found.subject_word)
+        self._series.append(row | {"series_id": series_id, "subject_id": subject_id, "path": path})
 
     def _add_image(self, found: FoundImage) -> None:
         series_id = self._series_id(found.word, found.names, None)
@@ -182,7 +155,7 @@ class CatalogBuilder:
             self._thumbnails[len(self._series)] = thumbnail(found.pixels)
         name, row = self._stacks.append(found.pixels)
         self._series.append(
-            _EMPTY_ROW
+            EMPTY_ROW
             | {
                 "series_id": series_id,
                 "subject_id": "" if found.subject_word is None else self._subject_id(found.subject_word),
@@ -258,20 +231,7 @@ class CatalogBuilder:
         self.crosswalk["subjects"][subject_id] = word
         return subject_id
 
-    def _study_date(self, found: FoundVolume) -> str | None:
-        if self._settings.dates == "drop":
-            return None
-        return shifted_date(found.scan.facts.study_date, self._pseudonyms.days(found.subject_word))
-
     def _path_hash(self, name: str) -> str:
         path_hash = self._pseudonyms.path_hash(name)
         self.crosswalk["paths"][path_hash] = name
         return path_hash
-
-
-_EMPTY_ROW: Row = {
-    "modality": None, "body_part": None, "sequence": None, "volume_label": None, "study_date": None, "flags": [],
-    "tilt_degrees": None, "spacing_mm": None, "affine": None, "study_uid": None,
-    "series_uid": None, "frame_of_reference_uid": None, "sop_instance_uids": None, "patient_position": None,
-    "stack_index": -1, "slice_index": -1, "pair_key": None, "published_split": None,
-}  # fmt: skip
