@@ -47,7 +47,7 @@ def evaluate_lesions(
         images = read_image_set(context.inputs["prepared"])
         cohort_folder = context.inputs["cohort"]
         results = evaluate_cohort(images, cohort_folder, seeded.lesions, seeded.seed, context.folder, context.progress)
-        return _finish(context, results)
+        return finish(context, results)
 
     stage = Stage("evaluate_lesions", _MODULE, body)
     return run_stage(workspace, stage, seeded, records={"prepared": prepared, "cohort": cohort}, progress=progress)
@@ -67,7 +67,7 @@ def evaluate_mr_to_ct(
     def body(context: StageContext) -> dict[str, JsonValue]:
         volumes = read_volume_set(context.inputs["prepared"])
         translated = context.inputs["pseudo_ct"]
-        return _finish(
+        return finish(
             context, evaluate_translation(volumes, translated, seeded.mr_to_ct, seeded.seed, context.progress)
         )
 
@@ -77,7 +77,8 @@ def evaluate_mr_to_ct(
     )
 
 
-def _finish(context: StageContext, results: Results) -> dict[str, JsonValue]:
+def finish(context: StageContext, results: Results) -> dict[str, JsonValue]:
+    """Write the results; returns the facts of the record."""
     write_results(context.folder, results)
     return {
         "headlines": {headline.key: headline.value for headline in results.headlines},
