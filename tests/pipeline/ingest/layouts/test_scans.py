@@ -189,11 +189,11 @@ def test_a_series_without_patient_id_belongs_to_its_study(inputs, run_ingest):
 @pytest.mark.parametrize(
     ("name", "patient", "subject"),
     [
-        ("sub-07/anat/sub-07_T1w.nii.gz", "X", ("sub-07", "bids")),
+        ("sub-07/anat/sub-07_T1w.nii.gz", "PAT-9", ("sub-07", "bids")),
         ("all/sub-A1_ses-2_ct.nii", None, ("sub-A1", "bids")),
         ("ct/case3_ct.nii", None, ("case3", "file")),
         ("mr/case3_T1w.nii.gz", None, ("case3", "file")),
-        ("mr/case3_T1w.nii.gz", "X", ("X", "patient_id")),
+        ("mr/case3_T1w.nii.gz", "PAT-9", ("PAT-9", "patient_id")),
         ("notsub-7/case3.nii", None, ("case3", "file")),
     ],
 )
