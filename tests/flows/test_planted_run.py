@@ -88,7 +88,7 @@ def _forgotten(workspace: Path, folder: Path, find_words: Callable[..., list[str
     assert "train_mr_to_ct" in done.stdout
     assert find_words(workspace, traces) == [f"identity/forgotten.json: {subject}"]
     assert verified_record(catalog) is not None
-    again = [sys.executable, "-c", script, "report", "--input", str(folder), "--workspace", str(workspace)]
+    again = [sys.executable, "-c", script, "ingest", "--input", str(folder), "--workspace", str(workspace)]
     rerun = subprocess.run(again, capture_output=True, text=True, check=False, cwd=ROOT)
     assert rerun.returncode == 0, rerun.stderr
     tables = [pl.read_parquet(path) for path in workspace.glob("ingest/*/quarantine.parquet")]
