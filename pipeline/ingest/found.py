@@ -5,10 +5,10 @@ every word into a keyed pseudonym.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,13 @@ from pipeline.records import ProgressCallback
 from pipeline.safe_parse import Limits
 from pipeline.scan_io import Scan
 from pipeline.settings import IngestSettings
+
+if TYPE_CHECKING:
+    from pipeline.ingest.readings import Parse, Question, Readings
+    from pipeline.safe_parse import Outcome
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 NEAR_DUPLICATES = "near_duplicates"
 """Source of subject ids where the input has none: clusters of near-copies."""
@@ -117,15 +124,23 @@ class Reading:
         tree: the input.
         settings: how to read.
         progress: counted in files.
+        readings: what is known of the input from earlier, or None to parse everything.
     """
 
     tree: SourceTree
     settings: IngestSettings
     progress: ProgressCallback
+    readings: "Readings | None" = None
     limits: Limits = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "limits", Limits(self.settings.timeout_s, self.settings.memory_limit_mb))
+
+    def outcomes(
+        self, question: "Question[Task]", tasks: Sequence[Task], parse: "Parse[Task, Result]"
+    ) -> "Iterator[Outcome[Task, Result]]":
+        """Outcomes of tasks in order: known ones as they were, the others parsed; see `Readings.outcomes`."""
+        return parse(tasks) if self.readings is None else self.readings.outcomes(question, tasks, parse)
 
 
 @dataclass(frozen=True)

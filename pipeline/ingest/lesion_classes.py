@@ -1,6 +1,6 @@
 """Which lesion class a structure, segment or label becomes: the mapping ``ingest.lesion_classes``.
 
-A key is a name, in which ``*`` stands for any signs and ``?`` for one; all else, square brackets too, stands for itself.
+A key is a name in which ``*`` stands for any signs and ``?`` for one; all else, square brackets too, stands for itself.
 Case, Unicode form (NFKC) and white space around a name do not count. The first key that matches decides, in the order
 in which the mapping is written. What no key matches is left out.
 """

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.errors import InputError, QuarantineError
 
@@ -19,23 +20,27 @@ BIDS_IGNORE = ".bidsignore"
 """The one hidden file that is listed: it decides what is read, so that it belongs to what tells a changed input."""
 
 
-@dataclass(frozen=True)
-class SourceFile:
-    """One regular file of the input.
+class SourceFile(NamedTuple):
+    """One regular file of the input; a tuple, for an archive has a hundred thousand of them.
 
     Attributes:
         name: path relative to the input folder, POSIX form.
-        path: absolute path.
+        location: absolute path as the system gives it; bytes that are no UTF-8 are surrogates.
         size: bytes.
         mtime_ns, ctime_ns, inode: what tells an unchanged file without reading it.
     """
 
     name: str
-    path: Path
+    location: str
     size: int
     mtime_ns: int
     ctime_ns: int
     inode: int
+
+    @property
+    def path(self) -> Path:
+        """Absolute path."""
+        return Path(self.location)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -81,11 +86,13 @@ class SourceTree:
         files: regular files, sorted by name.
         refused: links, special files, unreadable folders.
         hidden: hidden files and folders that were passed over.
+        root: absolute path of the input; it tells inputs apart and may name a patient.
     """
 
     files: tuple[SourceFile, ...]
     refused: tuple[Refusal, ...] = ()
     hidden: int = 0
+    root: str = ""
 
     def named(self) -> dict[str, SourceFile]:
         """Files by name."""
@@ -102,31 +109,20 @@ def walk(source: Path, leave_out: Path | None = None) -> SourceTree:
     Raises:
         InputError: there is nothing at ``source``, or no regular file in it.
     """
-    root = Path(os.path.realpath(source.expanduser()))
-    if root.is_file():
-        beside = root.with_suffix(".json")
-        pair = [root, beside] if beside.is_file() and not beside.is_symlink() else [root]
-        return SourceTree(tuple(sorted((_described(path, path.name) for path in pair), key=lambda file: file.name)))
-    if not root.is_dir():
+    root = os.path.realpath(source.expanduser())
+    if os.path.isfile(root):
+        return SourceTree(_with_json(root), root=root)
+    if not os.path.isdir(root):
         raise _no_input("nothing there, or no permission to look")
-    files: list[SourceFile] = []
-    refused: list[Refusal] = []
-    hidden = 0
-    for path, kind in _entries(root, refused, root, leave_out and Path(os.path.realpath(leave_out))):
-        name = _name(path, root)
-        if kind == "hidden":
-            hidden += 1
-        elif kind == "file":
-            files.append(_described(path, name))
-        else:
-            refused.append(Refusal((name,), _not_regular(kind)))
-    if not files:
-        raise _no_input(f"no regular file ({len(refused)} links or special files, {hidden} hidden entries)")
-    files.sort(key=lambda file: file.name)
-    return SourceTree(tuple(files), tuple(sorted(refused, key=lambda item: item.names)), hidden)
+    found = _Listing(root.rstrip(os.sep) + os.sep, os.path.realpath(leave_out) if leave_out else None)
+    if not found.files:
+        raise _no_input(f"no regular file ({len(found.refused)} links or special files, {found.hidden} hidden entries)")
+    found.files.sort()
+    refused = tuple(sorted(found.refused, key=lambda item: item.names))
+    return SourceTree(tuple(found.files), refused, found.hidden, root)
 
 
-def open_regular(path: Path) -> int:
+def open_regular(path: str | Path) -> int:
     """Descriptor of a regular file, opened for reading without following a link or waiting on a pipe.
 
     Raises:
@@ -142,7 +138,7 @@ def open_regular(path: Path) -> int:
 def read_start(file: SourceFile, count: int) -> bytes:
     """The first ``count`` bytes of a file; empty where it cannot be opened."""
     try:
-        descriptor = open_regular(file.path)
+        descriptor = open_regular(file.location)
     except OSError:
         return b""
     with os.fdopen(descriptor, "rb") as stream:
@@ -154,43 +150,71 @@ def looks_dicom(file: SourceFile) -> bool:
     return file.size > DICOM_MAGIC_END and read_start(file, DICOM_MAGIC_END)[128:] == b"DICM"
 
 
-def _entries(folder: Path, refused: list[Refusal], root: Path, leave_out: Path | None) -> Iterator[tuple[Path, str]]:
-    waiting = [folder]
-    while waiting:
-        current = waiting.pop()
-        try:
-            with os.scandir(current) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except OSError:
-            refused.append(Refusal((_name(current, root),), _no_permission("folder")))
-            continue
+class _Listing:
+    """Everything below a folder, folder by folder.
+
+    Args:
+        root: ends with a separator.
+        leave_out: absolute folder that is no input.
+    """
+
+    def __init__(self, root: str, leave_out: str | None) -> None:
+        self.files: list[SourceFile] = []
+        self.refused: list[Refusal] = []
+        self.hidden = 0
+        self._start = len(root)
+        self._leave_out = leave_out
+        self._waiting = [root]
+        while self._waiting:
+            folder = self._waiting.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    self._take(entries)
+            except OSError:
+                self._refuse(folder, _no_permission("folder"))
+
+    def _take(self, entries: Iterator["os.DirEntry[str]"]) -> None:
+        """Sort the entries of one folder; the system tells most kinds without a look at the file itself."""
         for entry in entries:
-            path = Path(entry.path)
-            kind = _kind(entry)
-            if kind != "folder":
-                yield path, kind
-            elif path != leave_out:
-                waiting.append(path)
+            if entry.name.startswith(".") and entry.name != BIDS_IGNORE:
+                self.hidden += 1
+            elif entry.is_symlink():
+                self._refuse(entry.path, _not_regular("link"))
+            elif entry.is_file(follow_symlinks=False):
+                self._add(entry)
+            elif not entry.is_dir(follow_symlinks=False):
+                self._refuse(entry.path, _not_regular("special file"))
+            elif entry.path != self._leave_out:
+                self._waiting.append(entry.path)
+
+    def _add(self, entry: "os.DirEntry[str]") -> None:
+        try:
+            found = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:  # removed since the folder was opened
+            return
+        path = entry.path
+        name = path[self._start :]
+        name = name if name.isascii() else _name(name)
+        self.files.append(SourceFile(name, path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+
+    def _refuse(self, path: str, error: QuarantineError) -> None:
+        self.refused.append(Refusal((_name(path[self._start :]) or ".",), error))
 
 
-def _kind(entry: "os.DirEntry[str]") -> str:
-    mode = entry.stat(follow_symlinks=False).st_mode
-    if entry.name.startswith(".") and entry.name != BIDS_IGNORE:
-        return "hidden"
-    if stat.S_ISLNK(mode):
-        return "link"
-    if stat.S_ISDIR(mode):
-        return "folder"
-    return "file" if stat.S_ISREG(mode) else "special file"
+def _with_json(path: str) -> tuple[SourceFile, ...]:
+    """A single file, and the JSON of the same stem where there is one."""
+    beside = os.path.splitext(path)[0] + ".json"
+    pair = {path, beside} if os.path.isfile(beside) and not os.path.islink(beside) else {path}
+    return tuple(sorted(_described(item) for item in pair))
 
 
-def _described(path: Path, name: str) -> SourceFile:
-    found = os.lstat(path)
+def _described(path: str) -> SourceFile:
+    found, name = os.lstat(path), _name(os.path.basename(path))
     return SourceFile(name, path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
-def _name(path: Path, root: Path) -> str:
-    return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+def _name(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _not_regular(kind: str) -> QuarantineError:

@@ -12,17 +12,18 @@ from pipeline.deidentify import Pseudonymizer
 from pipeline.errors import InputError, WorkspaceError
 from pipeline.files import PARTIAL_SUFFIX, sha256_bytes, sha256_json, write_json
 from pipeline.ingest.catalog_builder import CatalogBuilder, Crosswalk
-from pipeline.ingest.file_index import FileIndex, fingerprint
+from pipeline.ingest.file_index import INDEX_FILE, FileIndex, IndexedTree, fingerprint
 from pipeline.ingest.forgotten import forgotten_subjects
 from pipeline.ingest.found import Reading
+from pipeline.ingest.known_volumes import KnownVolumes
 from pipeline.ingest.layouts import LAYOUTS, detect
+from pipeline.ingest.readings import Readings
+from pipeline.ingest.retries import remember_input, retries
 from pipeline.ingest.source_tree import SourceTree, walk
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.settings import IngestSettings, RunSettings
 from pipeline.stage_runner import Stage, StageContext, run_stage
 from pipeline.workspace import Workspace
-
-INDEX_FILE = "files.sqlite"
 
 
 def ingest(
@@ -46,16 +47,19 @@ def ingest(
     tree = walk(input_folder, leave_out=workspace.root)
     key = workspace.identity_key()
     pseudonymizer = Pseudonymizer(key)
-    hashes = FileIndex(workspace.identity / INDEX_FILE).hashes(tree.files, progress)
-    hashes |= {item.names[0]: item.error.reason for item in tree.refused}
+    index = FileIndex(workspace.identity / INDEX_FILE)
+    indexed = index.update(tree, progress)
+    remember_input(workspace.identity, tree.root)
+    hashes = indexed.hashes | {item.names[0]: item.error.reason for item in tree.refused}
     return run_stage(
         workspace,
-        Stage("ingest", "pipeline.ingest.stage", partial(_read_input, tree, settings.ingest, pseudonymizer)),
+        Stage("ingest", "pipeline.ingest.stage", partial(_read_input, tree, indexed, settings.ingest, pseudonymizer)),
         settings.ingest,
         records={},
         hashes={
             "input": fingerprint(hashes, pseudonymizer),
             "identity": sha256_bytes(b"identity\0" + key),
+            "retries": str(retries(workspace.identity)),
             "forgotten": sha256_json(sorted(forgotten_subjects(workspace.identity))),
             "class_order": sha256_json(list(settings.ingest.lesion_classes or ())),  # settings enter keys unordered
         },
@@ -64,20 +68,24 @@ def ingest(
 
 
 def _read_input(
-    tree: SourceTree, settings: IngestSettings, pseudonymizer: Pseudonymizer, context: StageContext
+    tree: SourceTree,
+    indexed: IndexedTree,
+    settings: IngestSettings,
+    pseudonymizer: Pseudonymizer,
+    context: StageContext,
 ) -> dict[str, JsonValue]:
     """Body of the stage: fill the folder, write the crosswalk, return the facts."""
+    identity = context.workspace.identity
+    readings = Readings(identity, KnownVolumes(context.folder.parent), tree, indexed.hashes)
     layout, reason = detect(tree) if settings.layout == "auto" else (settings.layout, "chosen in the settings")
-    with CatalogBuilder(
-        context.folder, pseudonymizer, settings, forgotten_subjects(context.workspace.identity)
-    ) as builder:
+    with CatalogBuilder(context.folder, pseudonymizer, settings, forgotten_subjects(identity)) as builder:
         for refusal in tree.refused:
             builder.add(refusal)
-        for found in LAYOUTS[layout].read(Reading(tree, settings, context.progress)):
+        for found in LAYOUTS[layout].read(Reading(tree, settings, context.progress, readings)):
             builder.add(found)
         catalog = builder.finish()
     name = context.folder.name.removesuffix(PARTIAL_SUFFIX)
-    _write_crosswalk(context.workspace.identity / f"crosswalk-{name}.json", builder.crosswalk)
+    _write_crosswalk(identity / f"crosswalk-{name}.json", builder.crosswalk)
     if not builder.accepted:
         kept = f"logs/quarantine-{name}.parquet"
         catalog.quarantine.write_parquet(context.workspace.root / kept)

@@ -9,10 +9,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import QuarantineError
 from pipeline.ingest.found import Reading
 from pipeline.ingest.isolated import parse_each
+from pipeline.ingest.readings import Question
 from pipeline.ingest.scan_parsers import Paths, read_headers, read_planned_volume
 from pipeline.ingest.source_tree import SourceFile
 from pipeline.safe_parse import Outcome, parse_all
@@ -21,6 +23,8 @@ from pipeline.scan_io.dicom.grouping import group_headers
 from pipeline.scan_io.dicom.header import DicomHeader
 from pipeline.scan_io.dicom.read_volume import DamagedFileError
 from pipeline.scan_io.dicom.volume_plan import DicomPolicy, VolumePlan, without_files
+
+_PARSERS = "pipeline.ingest.scan_parsers"
 
 
 @dataclass
@@ -67,12 +71,22 @@ class DicomReading:
 
 def headers_of(reading: Reading, files: Sequence[SourceFile]) -> Iterator[Outcome[Path, DicomHeader]]:
     """Header of every file, in order."""
-    return parse_each(read_headers, [file.path for file in files], reading.limits)
+    question: Question[Path] = Question("headers", _PARSERS, lambda path: (path,), lambda _: None)
+    return reading.outcomes(
+        question, [file.path for file in files], lambda paths: parse_each(read_headers, paths, reading.limits)
+    )
 
 
 def volumes_of(reading: Reading, plans: Sequence[VolumePlan]) -> Iterator[Outcome[VolumePlan, Scan]]:
     """Volume of every plan, in order."""
-    return parse_all(read_planned_volume, plans, reading.limits)
+    question: Question[VolumePlan] = Question("series", _PARSERS, lambda plan: plan.paths, _asked)
+    return reading.outcomes(question, plans, lambda some: parse_all(read_planned_volume, some, reading.limits))
+
+
+def _asked(plan: VolumePlan) -> list[Any]:
+    """What a volume depends on beside the content of its files."""
+    frames = [[planned.file, planned.frame.frame, planned.frame.tile] for planned in plan.frames]
+    return [plan.label, plan.gantry_tilt, frames]
 
 
 def _retries(outcome: Outcome[VolumePlan, Scan]) -> tuple[list[VolumePlan], list[Outcome[Paths, Scan]]]:

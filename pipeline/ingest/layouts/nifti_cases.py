@@ -5,16 +5,22 @@ more about it, but not that it is of another modality.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from pipeline.deidentify import names_a_patient
 from pipeline.errors import QuarantineError
 from pipeline.ingest.found import FoundVolume, Reading
 from pipeline.ingest.nifti_parsers import ImageTask, read_image_file
+from pipeline.ingest.readings import Question
 from pipeline.ingest.source_tree import Refusal, SourceFile
-from pipeline.safe_parse import parse_all
+from pipeline.safe_parse import Outcome, parse_all
 from pipeline.scan_io import ImagePolicy, Scan
 from pipeline.scan_io.metaimage import METAIMAGE_SUFFIXES, NRRD_SUFFIXES
+from pipeline.scan_io.sidecar import stem
 from pipeline.settings import IngestSettings
 
 NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
@@ -22,6 +28,7 @@ IMAGE_FILE_SUFFIXES = NIFTI_SUFFIXES | METAIMAGE_SUFFIXES | NRRD_SUFFIXES
 """Endings of files that hold one volume each."""
 
 _PAIR_SUFFIXES = (".hdr", ".img")
+_DETACHED_SUFFIXES = frozenset({".mhd", ".nhdr"})
 
 
 @dataclass(frozen=True)
@@ -67,13 +74,33 @@ def refused_pairs(files: Sequence[SourceFile]) -> list[Refusal]:
     return [Refusal(tuple(sorted(names)), error) for names in halves.values() if len(names) > 1]
 
 
+def image_outcomes(reading: Reading, tasks: Sequence[ImageTask]) -> Iterator[Outcome[ImageTask, Scan]]:
+    """Outcome of every image file, in order."""
+    here = {file.path for file in reading.tree.files}
+    question: Question[ImageTask] = Question(
+        "image files", "pipeline.ingest.nifti_parsers", partial(_looked_at, here), _asked
+    )
+    return reading.outcomes(question, tasks, lambda some: parse_all(read_image_file, some, reading.limits))
+
+
+def _looked_at(here: AbstractSet[Path], task: ImageTask) -> list[Path]:
+    """An image and the JSON beside it; every file in the folder of a header whose voxels lie in another file."""
+    if task.path.suffix.lower() in _DETACHED_SUFFIXES:
+        return sorted(path for path in here if path.parent == task.path.parent)
+    beside = task.path.with_name(stem(task.path) + ".json")
+    return [task.path, beside] if beside in here else [task.path]
+
+
+def _asked(task: ImageTask) -> list[Any]:
+    """What an image depends on beside the content of its files."""
+    return [asdict(task.policy), task.modality]
+
+
 def read_cases(reading: Reading, cases: Sequence[NiftiCase]) -> Iterator[tuple[NiftiCase, FoundVolume | Refusal]]:
     """Every case with its volume, or with why there is none, in the order given."""
     policy = policy_of(reading.settings)
     tasks = [ImageTask(case.file.path, policy, case.modality) for case in cases]
-    for count, (case, outcome) in enumerate(
-        zip(cases, parse_all(read_image_file, tasks, reading.limits), strict=True), start=1
-    ):
+    for count, (case, outcome) in enumerate(zip(cases, image_outcomes(reading, tasks), strict=True), start=1):
         names = (case.file.name,)
         refusal = outcome.refusal or unusable(outcome.result, reading.settings.min_slices)
         if refusal is not None or outcome.result is None:

@@ -17,13 +17,20 @@ from pipeline.ingest.found import Found, FoundVolume, Ignored, Layout, Reading
 from pipeline.ingest.layouts.claims import claimed
 from pipeline.ingest.layouts.dicom_names import may_be_dicom
 from pipeline.ingest.layouts.dicom_series import DicomReading
-from pipeline.ingest.layouts.nifti_cases import IMAGE_FILE_SUFFIXES, policy_of, refused_pairs, source_of, unusable
+from pipeline.ingest.layouts.nifti_cases import (
+    IMAGE_FILE_SUFFIXES,
+    image_outcomes,
+    policy_of,
+    refused_pairs,
+    source_of,
+    unusable,
+)
 from pipeline.ingest.layouts.scan_lesions import VolumePlaces, lesions
 from pipeline.ingest.lesion_table import TABLE_NAME, LesionRow, read_lesion_table
-from pipeline.ingest.nifti_parsers import ImageTask, read_image_file
+from pipeline.ingest.nifti_parsers import ImageTask
 from pipeline.ingest.scan_parsers import Paths
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree, looks_dicom
-from pipeline.safe_parse import Outcome, parse_all
+from pipeline.safe_parse import Outcome
 from pipeline.scan_io import Scan
 from pipeline.scan_io.sidecar import stem
 
@@ -90,7 +97,7 @@ def _volumes(
 def _images(reading: Reading, files: Sequence[SourceFile]) -> Iterator[Outcome[Paths, Scan]]:
     """Outcome of every image file."""
     policy = policy_of(reading.settings)
-    for image in parse_all(read_image_file, [ImageTask(file.path, policy) for file in files], reading.limits):
+    for image in image_outcomes(reading, [ImageTask(file.path, policy) for file in files]):
         yield Outcome((image.task.path,), image.result, image.refusal)
 
 
