@@ -1,9 +1,10 @@
 """Take a subject out of ``identity/``: crosswalks, index of files, cached readings."""
 
+import json
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def strip_crosswalk(path: Path, subject: str, trace: SubjectTrace) -> None:
 
 def strip_databases(identity: Path, trace: SubjectTrace) -> None:
     """Delete every row of the SQLite files in ``identity/`` that names the subject, so that its bytes vanish too."""
+    trace = trace.joined(replace(trace, words=_escaped(trace.words), names=_escaped(trace.names)))
     for path in sorted(identity.glob("*.sqlite")):
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA secure_delete = ON")
@@ -93,6 +95,11 @@ def strip_databases(identity: Path, trace: SubjectTrace) -> None:
                     _delete_rows(connection, table, trace)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.execute("VACUUM")
+
+
+def _escaped(texts: Collection[str]) -> frozenset[str]:
+    """The texts as they stand inside JSON of ASCII signs."""
+    return frozenset(json.dumps(text)[1:-1] for text in texts)
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:

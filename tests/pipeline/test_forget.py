@@ -18,6 +18,7 @@ from pipeline.catalog import read_catalog
 from pipeline.deidentify import Pseudonymizer
 from pipeline.errors import InputError
 from pipeline.forget import forget, plan_forgetting
+from pipeline.ingest.identity_removal import NO_TRACE, strip_databases
 from pipeline.ingest.stage import ingest
 from pipeline.scan_io import SeriesIdentity, uid_from, write_dicom_series
 from pipeline.scan_io.dicom_write import Acquisition
@@ -338,3 +339,15 @@ def test_one_patient_in_two_ingests_leaves_both(world, tmp_path, find_words):
     assert find_words(world.workspace.root, [PATIENTS[0], "1.2.3.4.5"]) == []
     assert _bytes_left(world.workspace.root, _pattern(7)) == []
     assert _bytes_left(world.workspace.root, _pattern(8)) != []
+
+
+def test_words_are_found_as_json_spells_them(tmp_path):
+    path = tmp_path / "cache.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE readings (value TEXT)")
+        facts = [json.dumps({"patient_id": name}) for name in ("Jörg-17", "Other-18")]
+        rows = [(text,) for text in (*facts, json.dumps(["Müller/1.dcm"]), json.dumps(["Other/1.dcm"]))]
+        connection.executemany("INSERT INTO readings VALUES (?)", rows)
+    strip_databases(tmp_path, replace(NO_TRACE, words=frozenset({"Jörg-17"}), names=frozenset({"Müller/1.dcm"})))
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT * FROM readings").fetchall() == [rows[1], rows[3]]
