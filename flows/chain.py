@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from flows.outside_workspace import refuse_outside
 from pipeline.errors import InputError
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.settings import RunSettings, Track
@@ -180,10 +181,12 @@ def newest_catalog(workspace: Workspace) -> StageRecord:
 
     Raises:
         InputError: nothing was ingested into this workspace yet.
+        WorkspaceError: it holds an evaluation of images from elsewhere.
     """
     from pipeline.ledger import Ledger
     from pipeline.stage_runner import verified_record
 
+    refuse_outside(workspace)
     for row in reversed(Ledger(workspace.ledger_path).rows("ingest")):
         if row.state in {"completed", "cached"}:
             record = verified_record(workspace.stage_folder("ingest", row.key))

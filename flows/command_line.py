@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.failures import reported
-from flows.words import DEFAULT_WORKSPACE
+from flows.words import DEFAULT_WORKSPACE, OUTSIDE_WORKSPACE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,13 +28,18 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 train_app = typer.Typer(help="Train one of the two GANs.", no_args_is_help=True)
+evaluate_app = typer.Typer()
 quarantine_app = typer.Typer(help="See which inputs were set aside, and why.", no_args_is_help=True)
 settings_app = typer.Typer(help="See settings, their schema and the presets.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
+app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(settings_app, name="settings")
 
 _WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder that holds everything a run makes.")]
+_OutsideWorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-w", help="Folder for this evaluation; not the workspace of a run.")
+]
 _ConfigOption = Annotated[
     str | None,
     typer.Option(
@@ -203,8 +208,9 @@ def translate(
     _take(_options(workspace, config, overrides, device, debug), ("translate_mr_to_ct",), input_folder)
 
 
-@app.command(epilog="Example:  scanloom evaluate --workspace ~/work")
+@evaluate_app.callback(invoke_without_command=True, epilog="Example:  scanloom evaluate --workspace ~/work")
 def evaluate(
+    context: typer.Context,
     workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
     config: _ConfigOption = None,
     input_folder: _InputOption = None,
@@ -212,9 +218,39 @@ def evaluate(
     device: _DeviceOption = None,
     debug: _DebugOption = False,
 ) -> None:
-    """Judge what was generated: fidelity, diversity, memorization and use of lesions; HU errors of pseudo-CT."""
+    """Judge what was generated: fidelity, diversity, memorization and use of lesions; HU errors of pseudo-CT.
+
+    With a command: judge images that scanloom did not make.
+    """
+    if context.invoked_subcommand is not None:
+        _refuse_early_options(context)
+        return
     targets = {"lesions": "evaluate_lesions", "mr_to_ct": "evaluate_mr_to_ct"}
     _take(_options(workspace, config, overrides, device, debug), targets, input_folder)
+
+
+@evaluate_app.command("lesions", epilog="Example:  scanloom evaluate lesions --real train --test test --synthetic made")
+def evaluate_lesions(
+    real: Annotated[
+        Path, typer.Option("--real", help="Real images the generator was trained on: class folders or npz.")
+    ],
+    synthetic: Annotated[Path, typer.Option("--synthetic", help="Synthetic images of the same classes.")],
+    test: Annotated[
+        Path | None,
+        typer.Option("--test", help="Real images the generator never saw. Without it: a part of --real is held out."),
+    ] = None,
+    workspace: _OutsideWorkspaceOption = OUTSIDE_WORKSPACE,
+    config: _ConfigOption = None,
+    overrides: _SetOption = None,
+    device: _DeviceOption = None,
+    debug: _DebugOption = False,
+) -> None:
+    """Judge a synthetic cohort that scanloom did not make, in a workspace of its own, with report."""
+    with reported(debug):
+        from flows.outside_evaluation import evaluate_cohorts
+
+        options = _options(workspace, config, overrides, device, debug)
+        evaluate_cohorts(options, _console(), real=real, synthetic=synthetic, test=test)
 
 
 @app.command(epilog="Example:  scanloom export --workspace ~/work")
@@ -259,6 +295,23 @@ def quarantine_list(workspace: _WorkspaceOption = DEFAULT_WORKSPACE, debug: _Deb
         from flows.information import print_quarantine
 
         print_quarantine(_console(), workspace)
+
+
+@quarantine_app.command("retry", epilog="Example:  scanloom quarantine retry --workspace ~/work")
+def quarantine_retry(
+    identifiers: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Rows to read anew. Without: every row.")
+    ] = None,
+    workspace: _WorkspaceOption = DEFAULT_WORKSPACE,
+    config: _ConfigOption = None,
+    overrides: _SetOption = None,
+    debug: _DebugOption = False,
+) -> None:
+    """Read what was set aside anew, e.g. after a change of settings or limits, and ingest the last input again."""
+    with reported(debug):
+        from flows.retrying import retry_quarantined
+
+        retry_quarantined(_console(), _options(workspace, config, overrides, None, debug), identifiers or [])
 
 
 @quarantine_app.command("show", epilog="Example:  scanloom quarantine show 3fa9 --workspace ~/work")
@@ -334,6 +387,18 @@ def main() -> None:
     # A number of threads that follows the machine's load would change the order of sums, and with it the last bits.
     os.environ.setdefault("MKL_DYNAMIC", "FALSE")
     app(prog_name="scanloom")
+
+
+def _refuse_early_options(context: typer.Context) -> None:
+    """Options before the name of a command would be lost without a word.
+
+    Raises:
+        typer.BadParameter: there are some.
+    """
+    source = {name: context.get_parameter_source(name) for name in context.params}
+    early = [name for name, found in source.items() if found is not None and found.name == "COMMANDLINE"]
+    if early:
+        raise typer.BadParameter("options belong behind the command, e.g. `scanloom evaluate lesions --workspace DIR`")
 
 
 def _options(

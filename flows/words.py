@@ -9,6 +9,9 @@ from pathlib import Path
 DEFAULT_WORKSPACE = Path("workspace")
 """The workspace of a command that is given none."""
 
+OUTSIDE_WORKSPACE = Path("evaluation")
+"""The workspace of an evaluation of images from elsewhere that is given none."""
+
 
 def counted(count: int, singular: str) -> str:
     """A count with its noun: ``1 step``, ``2 steps``; the plural is the singular with an s."""

@@ -7,6 +7,7 @@ import polars as pl
 
 from pipeline.records import StageRecord
 from pipeline.report.charts import BarGroup, bar_groups
+from pipeline.report.outside_methods import OUTSIDE_COHORT
 from pipeline.report.stage_rows import fact_list, fact_mapping
 from pipeline.report.tables import TableView, table_view
 from pipeline.results import Cell, Column, ResultTable
@@ -56,7 +57,7 @@ def class_balance(records: Mapping[str, StageRecord]) -> tuple[BarGroup, ...]:
     counts = [("real", [_count(train.get(name)) or 0 for name in names])]
     synthetic = _synthetic_counts(records)
     if synthetic:
-        numbers = synthetic.get("exported", synthetic.get("made", {}))
+        numbers = synthetic.get("exported", next(iter(synthetic.values())))
         counts.append(("synthetic", [numbers.get(name, 0) for name in names]))
     return bar_groups(names, counts)
 
@@ -109,8 +110,9 @@ def subject_sources(ingest: StageRecord) -> tuple[str, ...]:
     return tuple(_SUBJECT_SOURCES.get(name, name) for name in fact_list(ingest.facts, "subject_source"))
 
 
-_KIND_TITLES = {"made": "Synthetic, made", "exported": "Synthetic, exported"}
+_KIND_TITLES = {"given": "Synthetic, given", "made": "Synthetic, made", "exported": "Synthetic, exported"}
 _KIND_DEFINITIONS = {
+    "given": "Images that were made elsewhere.",
     "made": "Images drawn from the trained generator.",
     "exported": "Images in the augmented dataset, all in its training split: those that were not flagged as "
     "near-copies, or none while the release gate is closed.",
@@ -120,7 +122,9 @@ _KIND_DEFINITIONS = {
 def _synthetic_counts(records: Mapping[str, StageRecord]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     if "synthesize_lesions" in records:
-        found["made"] = _numbers(fact_mapping(records["synthesize_lesions"].facts, "per_class"))
+        cohort = records["synthesize_lesions"]
+        kind = "given" if cohort.stage == OUTSIDE_COHORT else "made"
+        found[kind] = _numbers(fact_mapping(cohort.facts, "per_class"))
     if "export_lesions" in records:
         exported = fact_mapping(fact_mapping(records["export_lesions"].facts, "counts"), "synthetic")
         found["exported"] = _numbers(fact_mapping(exported, "train"))

@@ -18,6 +18,7 @@ from pipeline.report.cautions import cautions
 from pipeline.report.data_tables import class_balance, lesion_counts, quarantine_table, subject_sources, volume_counts
 from pipeline.report.lesion_pictures import class_pictures, copy_pairs
 from pipeline.report.methods import common_methods, lesion_methods, mr_to_ct_methods
+from pipeline.report.outside_methods import is_outside, outside_lesion_methods, outside_methods, outside_pair_methods
 from pipeline.report.page import (
     DataSection,
     LesionSection,
@@ -104,9 +105,14 @@ def _page(
     warnings: tuple[str, ...],
 ) -> Page:
     unit = str(records["prepare_mr_to_ct"].facts.get("unit", "HU")) if "prepare_mr_to_ct" in records else "HU"
-    methods = [Method("Data", common_methods(settings))]
-    methods += [Method("Synthetic lesions", lesion_methods(settings))] if lesions else []
-    methods += [Method("MR to pseudo-CT", mr_to_ct_methods(settings, unit))] if translation else []
+    if is_outside(records):
+        methods = [Method("Data", outside_methods(settings))]
+        methods += [Method("Synthetic images", outside_lesion_methods(settings, records))] if lesions else []
+        methods += [Method("Pseudo-CT", outside_pair_methods(settings, records))] if translation else []
+    else:
+        methods = [Method("Data", common_methods(settings))]
+        methods += [Method("Synthetic lesions", lesion_methods(settings))] if lesions else []
+        methods += [Method("MR to pseudo-CT", mr_to_ct_methods(settings, unit))] if translation else []
     return Page(
         title=settings.report.title,
         run_name=settings.name,

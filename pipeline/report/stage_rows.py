@@ -61,7 +61,9 @@ def fact_list(facts: Facts, name: str) -> list[str]:
 
 
 def _row(record: StageRecord, name: str) -> StageRow:
-    title, sentence = _STAGES.get(name, (name.replace("_", " "), lambda facts: ""))
+    # A set from elsewhere takes the place of a stage's output; its record says by which stage it was really made.
+    unknown = (name.replace("_", " "), lambda facts: "")
+    title, sentence = _STAGES.get(record.stage if record.stage in _OUTSIDE else name, unknown)
     return StageRow(name, title, sentence(record.facts), record.key, record.content_sha256)
 
 
@@ -115,7 +117,34 @@ def _export(facts: Facts) -> str:
     )
 
 
-_STAGES: dict[str, tuple[str, Callable[[Facts], str]]] = {
+def _outside_images(facts: Facts) -> str:
+    return f"{_prepare_lesions(facts)}; test images {facts.get('split_rule', 'of unknown origin')}"
+
+
+def _outside_cohort(facts: Facts) -> str:
+    classes = ", ".join(f"{name} {count}" for name, count in fact_mapping(facts, "per_class").items())
+    return f"{fact_text(facts, 'images')} synthetic images, not made here{f': {classes}' if classes else ''}"
+
+
+def _outside_pairs(facts: Facts) -> str:
+    return (
+        f"{fact_text(facts, 'cases')} pairs of CT and pseudo-CT, {fact_text(facts, 'comparable')} of them on one grid; "
+        f"{fact_text(facts, 'unmatched')} files without a partner"
+    )
+
+
+_OUTSIDE: dict[str, tuple[str, Callable[[Facts], str]]] = {
+    "prepare_outside_images": ("Real images", _outside_images),
+    "outside_cohort": ("Synthetic images", _outside_cohort),
+    "prepare_outside_pairs": ("Match CT and pseudo-CT", _outside_pairs),
+}
+
+_STAGES: dict[str, tuple[str, Callable[[Facts], str]]] = _OUTSIDE | {
+    "ingest_synthetic": ("Ingest synthetic images", _ingest),
+    "ingest_test": ("Ingest test images", _ingest),
+    "ingest_pseudo_ct": ("Ingest pseudo-CT", _ingest),
+    "ingest_mr": ("Ingest MR", _ingest),
+    "ingest_mask": ("Ingest masks", _ingest),
     "ingest": ("Ingest", _ingest),
     "prepare_lesions": ("Prepare lesions", _prepare_lesions),
     "train_lesions": ("Train lesion GAN", _train),
