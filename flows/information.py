@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -42,18 +43,21 @@ def print_info(console: Console, workspace: Path) -> None:
 
 def print_quarantine(console: Console, workspace: Path) -> None:
     """List what the last ingest set aside: one line a refusal."""
-    rows = _quarantine_rows(workspace)
+    rows = quarantine_rows(workspace)
     if not rows:
         console.print("Nothing is in quarantine.")
         return
+    counts = Counter(str(row["reason"]) for row in rows).most_common()
+    console.print(", ".join(f"{count} {reason}" for reason, count in counts), markup=False, highlight=False)
     table = Table()
     for heading in ("id", "reason", "files", "found"):
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(str(row["path_hash"]), str(row["reason"]), str(row["files"]), str(row["found"]))
     console.print(table)
-    hint = f"More on one of them: scanloom quarantine show ID{workspace_option(workspace)}"
-    console.print(hint, style="dim", markup=False, highlight=False, soft_wrap=True)
+    for hint in ("More on one of them: scanloom quarantine show ID", "Read them anew: scanloom quarantine retry"):
+        text = hint + workspace_option(workspace)
+        console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_quarantined(console: Console, workspace: Path, path_hash: str) -> None:
@@ -62,7 +66,7 @@ def print_quarantined(console: Console, workspace: Path, path_hash: str) -> None
     Raises:
         InputError: no row has this id.
     """
-    rows = _quarantine_rows(workspace)
+    rows = quarantine_rows(workspace)
     found = [row for row in rows if str(row["path_hash"]).startswith(path_hash)]
     if len(found) != 1:
         raise InputError(
@@ -110,7 +114,7 @@ def existing_workspace(folder: Path) -> Workspace:
     return Workspace.open(folder)
 
 
-def _quarantine_rows(folder: Path) -> list[dict[str, Any]]:
+def quarantine_rows(folder: Path) -> list[dict[str, Any]]:
     """Rows of the last ingest: of its catalog, or, where it refused everything and left none, those kept in logs/."""
     from pipeline.catalog import read_quarantine
 

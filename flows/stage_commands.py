@@ -12,6 +12,7 @@ from flows.progress import display_for
 from flows.requests import Options, load_settings, remembered
 from flows.summary import print_summary
 from flows.words import sentence_case
+from pipeline.files import read_json
 from pipeline.preflight import check_input
 from pipeline.records import StageRecord
 from pipeline.workspace import Workspace
@@ -56,6 +57,8 @@ def run_steps(
     print_summary(console, workspace, run.chain.records, time.monotonic() - began)
     for name in names:
         _print_facts(console, name, run.chain.records[name])
+        if name == "ingest":
+            _print_changes(console, workspace)
     return run.chain.records
 
 
@@ -67,6 +70,21 @@ def _print_facts(console: Console, name: str, record: StageRecord) -> None:
     for key, value in sorted(record.facts.items()):
         if value is not None:
             console.print(f"  {key:20} {_short(value)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_changes(console: Console, workspace: Workspace) -> None:
+    """What the ingest found changed since the last time, and how much it had to parse."""
+    from pipeline.ingest.stage import CHANGES_FILE
+
+    changes = read_json(workspace.root / CHANGES_FILE)
+    files = ", ".join(f"{count} {kind}" for kind, count in changes["files"].items())
+    read = "; ".join(
+        f"{what}: {count['parsed']} read, {count['known']} known" for what, count in changes["read"].items()
+    )
+    console.print(f"  {'files':20} {files}", markup=False, highlight=False)
+    console.print(f"  {'parsed':20} {read or 'nothing'}", markup=False, highlight=False)
+    if changes["index_rebuilt"]:
+        console.print("The index of files was damaged and has been made again.", style="yellow")
 
 
 def _short(value: object) -> str:

@@ -1,6 +1,7 @@
 """The ingest stage: an input folder becomes a de-identified catalog, and what cannot be trusted a quarantine row."""
 
 from collections import Counter
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.settings import IngestSettings, RunSettings
 from pipeline.stage_runner import Stage, StageContext, run_stage
 from pipeline.workspace import Workspace
+
+CHANGES_FILE = "logs/ingest.json"
+"""What the last ingest found changed, and how much it had to parse; no part of its output."""
 
 
 def ingest(
@@ -50,10 +54,11 @@ def ingest(
     index = FileIndex(workspace.identity / INDEX_FILE)
     indexed = index.update(tree, progress)
     remember_input(workspace.identity, tree.root)
+    readings = Readings(workspace.identity, KnownVolumes(workspace.root / "ingest"), tree, indexed.hashes)
     hashes = indexed.hashes | {item.names[0]: item.error.reason for item in tree.refused}
-    return run_stage(
+    record = run_stage(
         workspace,
-        Stage("ingest", "pipeline.ingest.stage", partial(_read_input, tree, indexed, settings.ingest, pseudonymizer)),
+        Stage("ingest", "pipeline.ingest.stage", partial(_read_input, tree, readings, settings.ingest, pseudonymizer)),
         settings.ingest,
         records={},
         hashes={
@@ -65,18 +70,27 @@ def ingest(
         },
         progress=progress,
     )
+    write_json(workspace.root / CHANGES_FILE, _changes(indexed, readings, rebuilt=index.rebuilt))
+    return record
+
+
+def _changes(indexed: IndexedTree, readings: Readings, *, rebuilt: bool) -> dict[str, JsonValue]:
+    return {
+        "files": asdict(indexed.changes),
+        "read": {what: asdict(count) for what, count in readings.counts.items()},
+        "index_rebuilt": rebuilt,
+    }
 
 
 def _read_input(
     tree: SourceTree,
-    indexed: IndexedTree,
+    readings: Readings,
     settings: IngestSettings,
     pseudonymizer: Pseudonymizer,
     context: StageContext,
 ) -> dict[str, JsonValue]:
     """Body of the stage: fill the folder, write the crosswalk, return the facts."""
     identity = context.workspace.identity
-    readings = Readings(identity, KnownVolumes(context.folder.parent), tree, indexed.hashes)
     layout, reason = detect(tree) if settings.layout == "auto" else (settings.layout, "chosen in the settings")
     with CatalogBuilder(context.folder, pseudonymizer, settings, forgotten_subjects(identity)) as builder:
         for refusal in tree.refused:
@@ -134,5 +148,5 @@ def _nothing_usable(reasons: dict[str, int], kept: str) -> InputError:
         "The input must hold at least one usable scan or image.",
         found=f"everything was quarantined: {rows}" if reasons else rows,
         allowed="MR or CT scans, class folders of images, slice pairs, or a MedMNIST-style .npz file",
-        change=f"See the reasons with `scanloom quarantine list` ({kept} in the workspace) and repair the files.",
+        change=f"See the reasons with `scanloom quarantine list --workspace DIR` ({kept} there) and repair the files.",
     )

@@ -35,7 +35,7 @@ def detect(tree: SourceTree) -> tuple[str, str]:
         )
     raise InputError(
         "The input must be of a known layout.",
-        found=f"{len(tree.files)} files ({_endings(tree)}) that fit none",
+        found=f"{len(tree.files)} file{'' if len(tree.files) == 1 else 's'} ({_endings(tree)}) of no known layout",
         allowed=(
             "scans: DICOM, NIfTI, MetaImage, NRRD; bids: sub-<label>/anat/ with NIfTI; "
             "synthrad: mr.nii.gz and ct.nii.gz (or .mha) in <subject>/; "

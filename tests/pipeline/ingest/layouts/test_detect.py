@@ -54,7 +54,7 @@ def test_images_without_folders_are_refused_with_their_number(tmp_path):
     _fill(tmp_path, ["Jane-Roe.png", "2.png", "x.unknown-ending"])
     with pytest.raises(InputError) as caught:
         detect(walk(tmp_path))
-    assert caught.value.found == "3 files (2 .png, 1 other) that fit none"
+    assert caught.value.found == "3 files (2 .png, 1 other) of no known layout"
     assert "one folder for each class" in caught.value.change
 
 
