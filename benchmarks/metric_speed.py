@@ -1,22 +1,32 @@
-"""Metrics beside the libraries that people take them from: MS-SSIM (MONAI) and KID (torchmetrics).
+"""Metrics beside the libraries that people take them from: (MS-)SSIM (MONAI), KID (torchmetrics), FID (scipy), PRDC.
 
 MS-SSIM: a volume of 96 × 96 × 40 voxels, padded to 112 along every axis, the smallest cube that MONAI takes for five
 scales (ours would pad to 97 by itself); uniform windows of 7, as SynthRAD2025 scores. The values differ a little
 (border and halving), and are kept with the times.
 KID: 1000 and 1000 feature vectors of 256 numbers, 50 subsets of 500; both sides estimate the same quantity.
+FID: 4096 and 4096 vectors of 2048 numbers; the peer is the usual formula with `scipy.linalg.sqrtm`, one round, since it
+takes minutes. SSIM: one volume of 128³. Precision, recall, density and coverage: 5000 and 5000 vectors of 64 numbers
+beside the code of its authors; how cost grows is kept as an exponent.
 """
 
+import contextlib
+import io
+import math
 import warnings
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 import torch
 
 from benchmarks.comparison import Comparison, Side, compare, cpu_seconds
+from pipeline.metrics.fid import fid
 from pipeline.metrics.kid import kid
 from pipeline.metrics.ms_ssim import ms_ssim
 from pipeline.metrics.pairs import DIALECTS
+from pipeline.metrics.precision_recall import manifold_scores
+from pipeline.metrics.ssim import ssim
 
 SHAPE = (96, 96, 40)
 MONAI_EDGE = 112
@@ -25,8 +35,8 @@ FEATURES, IMAGES, SUBSETS, SUBSET_SIZE = 256, 1000, 50, 500
 
 
 def run() -> list[Comparison]:
-    """Two comparisons."""
-    return [_ms_ssim(), _kid()]
+    """Five comparisons."""
+    return [_ms_ssim(), _ssim(), _kid(), _fid(), _prdc()]
 
 
 def _ms_ssim() -> Comparison:
@@ -86,4 +96,80 @@ def _kid() -> Comparison:
         Side(f"torchmetrics {version('torchmetrics')} KernelInceptionDistance", lambda: cpu_seconds(peer)),
         rounds=5,
         facts={"value": ours(), "peer_value": peer()},
+    )
+
+
+def _ssim() -> Comparison:
+    from monai.metrics import SSIMMetric
+
+    rng = np.random.default_rng(0)
+    ct = rng.integers(-1000, 1500, (128, 128, 128)).astype(np.float32)
+    pseudo_ct = ct + rng.normal(0, 80, ct.shape).astype(np.float32)
+    metric = SSIMMetric(spatial_dims=3, data_range=RANGE.width, kernel_type="uniform", win_size=7)
+    tensors = [
+        torch.from_numpy(np.clip(image, RANGE.low, RANGE.high) - np.float32(RANGE.low))[None, None]
+        for image in (pseudo_ct, ct)
+    ]
+
+    def peer() -> float:
+        metric.reset()
+        return float(metric(*tensors))
+
+    return compare(
+        "ssim",
+        "SSIM of one volume of 128 x 128 x 128, uniform window of 7",
+        Side("pipeline.metrics.ssim", lambda: cpu_seconds(lambda: ssim(ct, pseudo_ct, None, RANGE))),
+        Side(f"MONAI {version('monai')} SSIMMetric", lambda: cpu_seconds(peer)),
+        rounds=3,
+        facts={"value": ssim(ct, pseudo_ct, None, RANGE), "peer_value": peer()},
+    )
+
+
+def _fid() -> Comparison:
+    rng = np.random.default_rng(0)
+    real, synthetic = rng.normal(0, 1, (4096, 2048)), rng.normal(0.1, 1.1, (4096, 2048))
+    values: dict[str, float] = {}
+
+    def ours() -> None:
+        values["value"] = fid(real, synthetic).value
+
+    def peer() -> None:
+        means = [side.mean(axis=0) for side in (real, synthetic)]
+        covariances = [np.cov(side, rowvar=False) for side in (real, synthetic)]
+        root = scipy.linalg.sqrtm(covariances[0] @ covariances[1])
+        traces = sum(np.trace(covariance) for covariance in covariances)
+        values["peer_value"] = float(np.square(means[0] - means[1]).sum() + traces - 2 * np.trace(np.real(root)))
+
+    return compare(
+        "fid",
+        "FID of 4096 and 4096 vectors of 2048",
+        Side("pipeline.metrics.fid", lambda: cpu_seconds(ours)),
+        Side(f"scipy {version('scipy')} sqrtm", lambda: cpu_seconds(peer)),
+        rounds=1,
+        warm_up=0,
+        facts=values,
+    )
+
+
+def _prdc() -> Comparison:
+    from prdc import compute_prdc
+
+    rng = np.random.default_rng(0)
+    real, synthetic = (rng.normal(shift, 1, (10_000, 64)).astype(np.float32) for shift in (0.0, 0.1))
+
+    def ours(count: int) -> float:
+        return cpu_seconds(lambda: manifold_scores(real[:count], synthetic[:count], 5))
+
+    def peer() -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            compute_prdc(real[:5000], synthetic[:5000], 5)
+
+    exponent = math.log2(ours(10_000) / ours(5000))
+    return compare(
+        "prdc",
+        "precision, recall, density and coverage of 5000 and 5000 vectors of 64",
+        Side("pipeline.metrics.precision_recall", lambda: ours(5000)),
+        Side(f"prdc {version('prdc')}", lambda: cpu_seconds(peer)),
+        rounds=3,
+        facts={"exponent_from_5000_to_10000": exponent},
     )
