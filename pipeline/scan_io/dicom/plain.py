@@ -345,4 +345,4 @@ class _Walk:
             return place
         if length & 1 or place + length > self._size:
             raise NotPlain
-        return place + length
+        return int(place + length)
