@@ -17,7 +17,7 @@ endif
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check bench clean
+.PHONY: help install demo test test-slow check bench bench-ingest clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ check: $(STAMP) ## Lint, formatting, types, architecture
 
 bench: $(STAMP) ## Measure speed
 	@$(BIN)/python -m benchmarks
+
+bench-ingest: $(STAMP) ## Measure reading DICOM beside dcm2niix, SimpleITK, MONAI and dicom2nifti
+	@$(BIN)/python -m benchmarks ingest
 
 clean: ## Remove .venv and tool caches; workspaces stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

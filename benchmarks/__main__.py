@@ -9,13 +9,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import lesion_step, metric_speed, prepared_loading, start_up, translation_step
+from benchmarks import ingest, lesion_step, metric_speed, prepared_loading, start_up, translation_step
 from benchmarks.comparison import Comparison
 
 Peers = dict[str, Path]
 
 BENCHMARKS: dict[str, Callable[[Peers], list[Comparison]]] = {
     "start_up": lambda peers: start_up.run(),
+    "ingest": lambda peers: ingest.run(),
     "prepared_loading": lambda peers: prepared_loading.run(),
     "metric_speed": lambda peers: metric_speed.run(),
     "lesion_step": lambda peers: lesion_step.run(peers.get("lesion_step")),
