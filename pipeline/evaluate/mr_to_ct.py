@@ -98,13 +98,13 @@ def _results(
         warnings.append("Only training subjects were translated: the figures show fit, not what to expect.")
     elif len(held_out) < len(rows):
         warnings.append("Training subjects were translated too: they are listed by case, and in no mean or verdict.")
-    summary = _summary(held_out or rows, scoring, settings, seed)
+    summary = summary_rows(held_out or rows, scoring, settings, seed)
     by_method: dict[str, dict[str, Any]] = {str(row["method"]): row for row in summary}
     whose = "held-out subjects" if held_out else "training subjects"
     return Results(
         track="mr_to_ct",
-        headlines=_headlines(by_method, scoring, whose),
-        verdicts=(*_verdicts(by_method, scoring), geometry_verdict(places)),
+        headlines=headlines(by_method, scoring, whose),
+        verdicts=(*verdicts(by_method, scoring), geometry_verdict(places)),
         tables=(
             summary_table(summary, scoring),
             structure_table(summary, held_out or rows),
@@ -115,7 +115,7 @@ def _results(
     )
 
 
-def _summary(
+def summary_rows(
     rows: Sequence[Mapping[str, Any]], scoring: Scoring, settings: EvaluateMRToCTSettings, seed: int
 ) -> list[dict[str, Cell]]:
     """Mean over cases with an interval over subjects, for every method and score."""
@@ -143,7 +143,8 @@ def _mean(name: str, rows: Sequence[Mapping[str, Any]], settings: EvaluateMRToCT
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _headlines(by_method: Mapping[str, Mapping[str, Any]], scoring: Scoring, whose: str) -> tuple[Headline, ...]:
+def headlines(by_method: Mapping[str, Mapping[str, Any]], scoring: Scoring, whose: str) -> tuple[Headline, ...]:
+    """Mean absolute error beside both baselines."""
     lookup = by_method.get("intensity_lookup", {}).get("mae")
     constant = by_method.get("mean_ct", {}).get("mae")
     own = by_method["pseudo_ct"]["mae"]
@@ -165,7 +166,8 @@ def _headlines(by_method: Mapping[str, Mapping[str, Any]], scoring: Scoring, who
     )
 
 
-def _verdicts(by_method: Mapping[str, Mapping[str, Any]], scoring: Scoring) -> tuple[Verdict, ...]:
+def verdicts(by_method: Mapping[str, Mapping[str, Any]], scoring: Scoring) -> tuple[Verdict, ...]:
+    """Whether the pseudo-CT beats the lookup."""
     rule = "good: MAE below the intensity lookup's; bad: not below; the lookup is fitted on registered training pairs"
     own = by_method["pseudo_ct"]["mae"]
     if "intensity_lookup" not in by_method:

@@ -55,6 +55,7 @@ class Scoring:
         dilation_px: in-plane dilation of the body outline.
         stopping_power: HU to relative stopping power, for water-equivalent path lengths.
         beams: directions of the beams over half a turn.
+        region: the voxels that are compared, in words; None is the dilated body outline on the prepared grid.
     """
 
     unit: str
@@ -63,6 +64,7 @@ class Scoring:
     dilation_px: int
     stopping_power: StoppingPowerTable = ICRU44_70_KEV
     beams: int = 18
+    region: str | None = None
 
     @property
     def structural(self) -> str:

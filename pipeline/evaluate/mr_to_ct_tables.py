@@ -68,6 +68,8 @@ def _overlap_definitions() -> tuple[str, ...]:
 
 
 def _mask_words(scoring: Scoring) -> str:
+    if scoring.region is not None:
+        return scoring.region
     return f"inside the CT's body outline dilated in plane by {scoring.dilation_px} px, on the prepared grid"
 
 
