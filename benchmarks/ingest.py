@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import zoom
 
 from benchmarks.comparison import Comparison
 from pipeline.ingest.file_index import FileIndex
 from pipeline.ingest.source_tree import walk
+from pipeline.phantom import phantom_subject
 from pipeline.scan_io import Acquisition, SeriesIdentity, uid_from, write_dicom_series
 
 SLICES = 150
@@ -49,12 +51,13 @@ class Run:
 
 
 def write_files(folder: Path, share: float) -> int:
-    """Write phantoms-sized DICOM series; returns the number of files."""
-    rng = np.random.default_rng(0)
-    for number in range(max(1, round(MR_SERIES * share))):
-        _series(folder / f"mr{number:02d}", rng.integers(0, 2000, (256, 256, SLICES)), "MR", number)
-    for number in range(max(1, round(CT_SERIES * share))):
-        _series(folder / f"ct{number:02d}", rng.integers(-1000, 2000, (512, 512, SLICES)), "CT", number)
+    """Write series of digital phantoms, MR of 256² and CT of 512²; returns the number of files."""
+    for modality, series, side in (("MR", MR_SERIES, 256), ("CT", CT_SERIES, 512)):
+        truth = phantom_subject(0, 0, "HEAD" if modality == "MR" else "PELVIS")
+        small = truth.mr if modality == "MR" else truth.ct_hu
+        large = zoom(small, [size / now for size, now in zip((side, side, SLICES), small.shape, strict=True)], order=1)
+        for number in range(max(1, round(series * share))):
+            _series(folder / f"{modality.lower()}{number:02d}", np.roll(large, number, axis=0), modality, number)
     return sum(1 for path in folder.rglob("*.dcm"))
 
 

@@ -39,12 +39,13 @@ def flush_tree(folder: Path) -> None:
     flush_directory(folder)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` atomically, creating parent folders."""
+def write_bytes(path: Path, *content: bytes | memoryview) -> None:
+    """Write ``content``, one part after the other, to ``path`` atomically, creating parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + PARTIAL_SUFFIX)
     with temporary.open("wb") as stream:
-        stream.write(content)
+        for part in content:
+            stream.write(part)
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)

@@ -37,18 +37,32 @@ def write_nifti(path: Path, voxels: NDArray[Any], affine: ArrayLike, dtype: DTyp
             "A NIfTI file must be named as one", found=path.name, allowed=".nii or .nii.gz", change="rename the output"
         )
     geometry = Geometry(voxels.shape, np.asarray(affine, dtype=np.float64))
-    image = nib.Nifti1Image(_cast(voxels, np.dtype(dtype)), None)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(geometry.affine, code=1)
-    image.set_qform(geometry.affine, code=1)
-    qform: Affine = image.header.get_qform()
-    if geometry.distance_mm(Geometry(voxels.shape, qform)) > FORM_TOLERANCE_VOXELS * min(geometry.spacing_mm):
-        image.header["qform_code"] = 0
-    content = image.to_bytes()
-    write_bytes(path, _deterministic_gzip(content) if path.name.lower().endswith(".gz") else content)
+    stored = np.ascontiguousarray(_cast(voxels, np.dtype(dtype)).T)  # a NIfTI file counts i first
+    parts = (_header(geometry, stored.dtype), stored.reshape(-1).view(np.uint8).data)
+    write_bytes(path, *((_deterministic_gzip(*parts),) if path.name.lower().endswith(".gz") else parts))
+
+
+def _header(geometry: Geometry, dtype: np.dtype[Any]) -> bytes:
+    """Header of a single file up to its voxels."""
+    header = nib.Nifti1Header()
+    header.set_data_dtype(dtype)
+    header.set_data_shape(geometry.shape)
+    header.set_xyzt_units("mm")
+    header.set_sform(geometry.affine, code=1)
+    header.set_qform(geometry.affine, code=1)
+    qform: Affine = header.get_qform()
+    if geometry.distance_mm(Geometry(geometry.shape, qform)) > FORM_TOLERANCE_VOXELS * min(geometry.spacing_mm):
+        header["qform_code"] = 0
+    if np.issubdtype(dtype, np.integer):
+        header.set_slope_inter(1.0, 0.0)
+    buffer = io.BytesIO()
+    header.write_to(buffer)
+    return buffer.getvalue().ljust(int(header.get_data_offset()), b"\0")
 
 
 def _cast(voxels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if voxels.dtype == dtype:
+        return voxels
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
         whole = np.isfinite(voxels).all() and np.array_equal(voxels, np.rint(voxels))
@@ -62,9 +76,10 @@ def _cast(voxels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return voxels.astype(dtype)
 
 
-def _deterministic_gzip(content: bytes) -> bytes:
+def _deterministic_gzip(*parts: bytes | memoryview) -> bytes:
     """Gzip without file name and time."""
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=_GZIP_LEVEL, mtime=0) as stream:
-        stream.write(content)
+        for part in parts:
+            stream.write(part)
     return buffer.getvalue()

@@ -189,3 +189,16 @@ def test_a_broken_sidecar_or_foreign_modality_is_refused(tmp_path: Path) -> None
 
 def test_nifti_names_are_known_by_their_ending() -> None:
     assert [is_nifti(Path(name)) for name in ("a.nii", "a.NII.GZ", "a.gz", "nii")] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.int32, np.float32])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_written_bytes_are_those_that_nibabel_writes(tmp_path, dtype, order):
+    voxels = np.asarray(np.random.default_rng(0).integers(0, 100, (5, 6, 7)), dtype=dtype, order=order)
+    affine = np.array([[-1.0, 0, 0, 4], [0, 2, 0, 5], [0, 0, 3, 6], [0, 0, 0, 1]])
+    write_nifti(tmp_path / "a.nii", voxels, affine, dtype)
+    image = nib.Nifti1Image(voxels, None)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    assert (tmp_path / "a.nii").read_bytes() == image.to_bytes()
