@@ -2,8 +2,8 @@
 
 All arms share classifier, optimizer steps, seeds and test set. Intervals and p-values rest on one set of resamples of
 test subjects and of seeds, the same for all arms, so that differences are paired; p-values of the differences from real
-images alone are corrected over the arms (Holm, Scand. J. Statist. 6:65, 1979). ``real_duplicated`` adds as many copies of
-real images as ``real_synthetic`` adds synthetic ones, so that a gain can be told from mere repetition.
+images alone are corrected over the arms (Holm, Scand. J. Statist. 6:65, 1979). ``real_duplicated`` adds as many copies
+of real images as ``real_synthetic`` adds synthetic ones, so that a gain can be told from mere repetition.
 """
 
 import math
