@@ -253,6 +253,27 @@ def evaluate_lesions(
         evaluate_cohorts(options, _console(), real=real, synthetic=synthetic, test=test)
 
 
+@evaluate_app.command("mr-to-ct", epilog="Example:  scanloom evaluate mr-to-ct --ct ct --pseudo-ct made --mr mr")
+def evaluate_mr_to_ct(
+    ct: Annotated[Path, typer.Option("--ct", help="Reference CT: NIfTI, MetaImage, NRRD or DICOM.")],
+    pseudo_ct: Annotated[Path, typer.Option("--pseudo-ct", help="Pseudo-CT in HU, named like their CT.")],
+    mr: Annotated[Path | None, typer.Option("--mr", help="MR on the grid of the CT, for trivial baselines.")] = None,
+    mask: Annotated[
+        Path | None, typer.Option("--mask", help="Masks, > 0 inside. Without: the CT's body outline.")
+    ] = None,
+    workspace: _OutsideWorkspaceOption = OUTSIDE_WORKSPACE,
+    config: _ConfigOption = None,
+    overrides: _SetOption = None,
+    debug: _DebugOption = False,
+) -> None:
+    """Judge pseudo-CT that scanloom did not make: geometry first, then HU errors; in a workspace of its own."""
+    with reported(debug):
+        from flows.outside_evaluation import evaluate_pseudo_ct
+
+        options = _options(workspace, config, overrides, None, debug)
+        evaluate_pseudo_ct(options, _console(), ct=ct, pseudo_ct=pseudo_ct, mr=mr, mask=mask)
+
+
 @app.command(epilog="Example:  scanloom export --workspace ~/work")
 def export(
     workspace: _WorkspaceOption = DEFAULT_WORKSPACE,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -22,6 +23,7 @@ from pipeline.records import ProgressCallback, StageRecord
 from pipeline.settings import RunSettings, Track
 from pipeline.workspace import Workspace
 
+Role = Literal["ct", "pseudo_ct", "mr", "mask"]
 _Make = Callable[[ProgressCallback], StageRecord]
 
 
@@ -73,11 +75,63 @@ def evaluate_cohorts(
         return run.reported()
 
 
+def evaluate_pseudo_ct(
+    options: Options,
+    console: Console,
+    *,
+    ct: Path,
+    pseudo_ct: Path,
+    mr: Path | None = None,
+    mask: Path | None = None,
+) -> Mapping[str, StageRecord]:
+    """Judge pseudo-CT against CT.
+
+    Args:
+        options: workspace, settings, debug.
+        console: where progress and summary are shown.
+        ct: folder of the reference CT, NIfTI, MetaImage, NRRD or DICOM.
+        pseudo_ct: folder of the pseudo-CT.
+        mr: folder of the MR, for the trivial baselines.
+        mask: folder of masks, > 0 inside; without it the CT's body outline is taken.
+
+    Returns:
+        Records by step, as the report takes them.
+
+    Raises:
+        ScanloomError: the evaluation cannot begin or go on.
+    """
+    folders: dict[Role, Path] = {"pseudo_ct": pseudo_ct}
+    folders |= {"mr": mr} if mr else {}
+    folders |= {"mask": mask} if mask else {}
+    folders |= {"ct": ct}  # last, so that `quarantine list` shows it
+    inputs = {f"--{role.replace('_', '-')}": folder for role, folder in folders.items()}
+    with _Evaluation.begun(options, console, "mr_to_ct", inputs) as run:
+        from pipeline.evaluate.outside_mr_to_ct import evaluate_outside_mr_to_ct
+        from pipeline.ingest.outside_volumes import ingest_outside_volumes
+        from pipeline.prepare.outside_pairs import prepare_outside_pairs
+
+        def read(role: Role) -> _Make:
+            return lambda progress: ingest_outside_volumes(
+                run.workspace, run.settings, folders[role], role, progress=progress
+            )
+
+        catalogs = {role: run.take("ingest" if role == "ct" else f"ingest_{role}", read(role)) for role in folders}
+        named: dict[str, StageRecord] = dict(catalogs)
+        pairs = run.take(
+            "prepare_mr_to_ct",
+            lambda progress: prepare_outside_pairs(run.workspace, run.settings, named, progress=progress),
+        )
+        run.take(
+            "evaluate_mr_to_ct",
+            lambda progress: evaluate_outside_mr_to_ct(run.workspace, run.settings, pairs, named, progress=progress),
+        )
+        return run.reported()
+
+
 _TITLES = {
-    "ingest": "read and check the images",
+    "ingest": "read and check the real images",
     "ingest_synthetic": "read and check the synthetic images",
     "ingest_test": "read and check the test images",
-    "ingest_ct": "read and check the CT",
     "ingest_pseudo_ct": "read and check the pseudo-CT",
     "ingest_mr": "read and check the MR",
     "ingest_mask": "read and check the masks",

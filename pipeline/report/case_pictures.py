@@ -4,6 +4,7 @@ Cases with a registered CT are shown in the order of their mean absolute differe
 cases only; the results tables hold the figures that count.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,23 @@ class CaseGallery:
 
 
 @dataclass(frozen=True)
-class _Case:
+class OpenCase:
+    """Voxels of one case, (K, H, W).
+
+    Attributes:
+        row: series_id, subject_id, split.
+        mr: unit × 16384; None where there is none.
+        mask: body outline.
+        pseudo_ct, ct: HU or grey levels; no CT where there is no reference.
+        pixel_mm: row and column distance.
+    """
+
     row: dict[str, Any]
-    mr: npt.NDArray[np.int16]
-    mask: npt.NDArray[np.uint8]
-    pseudo_ct: npt.NDArray[np.int16]
-    ct: npt.NDArray[np.int16] | None
+    mr: npt.NDArray[Any] | None
+    mask: npt.NDArray[Any]
+    pseudo_ct: npt.NDArray[Any]
+    ct: npt.NDArray[Any] | None
+    pixel_mm: tuple[float, float]
 
     def error(self) -> float | None:
         """Mean absolute difference inside the body outline; None without a reference."""
@@ -107,33 +119,58 @@ def case_gallery(prepared: VolumeSet, translated: Path, slices_per_case: int) ->
         translated: folder of translate_mr_to_ct.
         slices_per_case: heights shown of each case, at the most.
     """
-    unit = str(prepared.facts["unit"])
     table = pl.read_parquet(translated / "cases.parquet").sort("series_id").to_dicts()
-    errors = [_open(row, prepared, translated).error() for row in table]
-    chosen = _choose(list(zip(table, errors, strict=True)))
+    oriented = bool(table) and all(prepared.row(row["volume"])["affine"] is not None for row in table)
+    return gallery_of(
+        table,
+        lambda row: _open(row, prepared, translated),
+        str(prepared.facts["unit"]),
+        slices_per_case,
+        oriented=oriented,
+    )
+
+
+def gallery_of(
+    table: list[dict[str, Any]],
+    opened: Callable[[dict[str, Any]], OpenCase],
+    unit: str,
+    slices_per_case: int,
+    *,
+    oriented: bool,
+) -> CaseGallery:
+    """Pictures of cases, wherever they lie.
+
+    Args:
+        table: one row a case, with series_id, subject_id, split.
+        opened: voxels of a row.
+        unit: HU or grey.
+        slices_per_case: heights shown of each case, at the most.
+        oriented: voxels have a position in the patient.
+    """
+    errors = [opened(row).error() for row in table]
     windows = (SOFT_TISSUE, BONE) if unit == "HU" else (GREY_WINDOW,)
     limit = ERROR_LIMITS[unit]
-    spacing = prepared.facts.get("spacing_mm") or (1.0, 1.0, 1.0)
     cases = tuple(
         CasePictures(
             row["series_id"],
             row["subject_id"],
             row["split"],
             rank,
-            _rows(_open(row, prepared, translated), windows, limit, slices_per_case, (spacing[1], spacing[0])),
+            _rows(opened(row), windows, limit, slices_per_case),
         )
-        for row, rank in chosen
+        for row, rank in _choose(list(zip(table, errors, strict=True)))
     )
-    oriented = bool(table) and all(prepared.row(row["volume"])["affine"] is not None for row in table)
     return CaseGallery(cases, unit, limit, windows, oriented, len(table), sum(error is not None for error in errors))
 
 
-def _open(row: dict[str, Any], prepared: VolumeSet, translated: Path) -> _Case:
+def _open(row: dict[str, Any], prepared: VolumeSet, translated: Path) -> OpenCase:
     mr_row = prepared.row(row["volume"])
     pair = mr_row["pair_volume"]
     pseudo_ct = np.load(translated / row["prepared_path"], mmap_mode="r", allow_pickle=False)
     ct = None if pair < 0 else prepared.voxels(prepared.row(pair))
-    return _Case(row, prepared.voxels(mr_row), prepared.mask(mr_row), pseudo_ct, ct)
+    spacing = prepared.facts.get("spacing_mm") or (1.0, 1.0, 1.0)
+    pixel_mm = (spacing[1], spacing[0])
+    return OpenCase(row, prepared.voxels(mr_row), prepared.mask(mr_row), pseudo_ct, ct, pixel_mm)
 
 
 def _choose(cases: list[tuple[dict[str, Any], float | None]]) -> list[tuple[dict[str, Any], str]]:
@@ -155,13 +192,11 @@ def _rank_text(place: int, total: int) -> str:
     return f"{ends[place]} error of {total}" if place in ends else f"error {place + 1} of {total}, lowest first"
 
 
-def _rows(
-    case: _Case, windows: tuple[Window, ...], limit: float, most: int, spacing: tuple[float, float]
-) -> tuple[SliceRow, ...]:
-    """Tiles at heights that spread over the body; ``spacing`` holds row and column distance in mm."""
+def _rows(case: OpenCase, windows: tuple[Window, ...], limit: float, most: int) -> tuple[SliceRow, ...]:
+    """Tiles at heights that spread over the body."""
     top, bottom, left, right = _body_box(case.mask)
-    size = display_size(bottom - top, right - left, *spacing)
-    total = len(case.mr)
+    size = display_size(bottom - top, right - left, *case.pixel_mm)
+    total = len(case.pseudo_ct)
     rows = []
     for place in _heights(case.mask, most):
         cut = (place, slice(top, bottom), slice(left, right))
@@ -175,9 +210,9 @@ def _rows(
     return tuple(rows)
 
 
-def _tiles(case: _Case, cut: Any, windows: tuple[Window, ...], limit: float) -> list[tuple[str, Bytes]]:
+def _tiles(case: OpenCase, cut: Any, windows: tuple[Window, ...], limit: float) -> list[tuple[str, Bytes]]:
     pseudo_ct = case.pseudo_ct[cut]
-    tiles = [("MR", MR_WINDOW.apply(from_int16(case.mr[cut])))]
+    tiles = [] if case.mr is None else [("MR", MR_WINDOW.apply(from_int16(case.mr[cut])))]
     for window in windows:
         suffix = "" if len(windows) == 1 else f", {window.name}"
         tiles.append((f"Pseudo-CT{suffix}", window.apply(pseudo_ct)))

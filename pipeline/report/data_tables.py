@@ -7,7 +7,7 @@ import polars as pl
 
 from pipeline.records import StageRecord
 from pipeline.report.charts import BarGroup, bar_groups
-from pipeline.report.outside_methods import OUTSIDE_COHORT
+from pipeline.report.outside_methods import OUTSIDE_COHORT, OUTSIDE_PAIRS
 from pipeline.report.stage_rows import fact_list, fact_mapping
 from pipeline.report.tables import TableView, table_view
 from pipeline.results import Cell, Column, ResultTable
@@ -64,7 +64,7 @@ def class_balance(records: Mapping[str, StageRecord]) -> tuple[BarGroup, ...]:
 
 def volume_counts(records: Mapping[str, StageRecord]) -> TableView | None:
     """Subjects of the MR-to-CT track by split."""
-    if "prepare_mr_to_ct" not in records:
+    if "prepare_mr_to_ct" not in records or records["prepare_mr_to_ct"].stage == OUTSIDE_PAIRS:
         return None
     facts = records["prepare_mr_to_ct"].facts
     subjects = fact_mapping(facts, "subjects")

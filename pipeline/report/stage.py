@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from pipeline.files import read_json, sha256_json, write_json, write_text
+from pipeline.pair_set import read_pair_set
 from pipeline.prepared_set import read_image_set, read_volume_set
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.report.case_pictures import case_gallery
@@ -19,6 +20,7 @@ from pipeline.report.data_tables import class_balance, lesion_counts, quarantine
 from pipeline.report.lesion_pictures import class_pictures, copy_pairs
 from pipeline.report.methods import common_methods, lesion_methods, mr_to_ct_methods
 from pipeline.report.outside_methods import is_outside, outside_lesion_methods, outside_methods, outside_pair_methods
+from pipeline.report.outside_pictures import pair_gallery
 from pipeline.report.page import (
     DataSection,
     LesionSection,
@@ -86,7 +88,10 @@ def _write(context: StageContext, settings: RunSettings, records: Mapping[str, S
     context.progress("report sections", 0, 3)
     lesions = _lesion_section(folders, results.get("lesions"), settings)
     context.progress("report sections", 1, 3)
-    translation = _translation_section(folders, results.get("mr_to_ct"), settings)
+    if is_outside(records):
+        translation = _outside_section(folders, results.get("mr_to_ct"), settings)
+    else:
+        translation = _translation_section(folders, results.get("mr_to_ct"), settings)
     context.progress("report sections", 2, 3)
     page = render(_page(settings, records, folders, results, lesions, translation, warnings))
     write_text(context.folder / REPORT_PAGE, page)
@@ -174,6 +179,15 @@ def _translation_section(
         training=training_view(trained, "MR, pseudo-CT and CT") if trained else None,
         tables=_tables(results),
     )
+
+
+def _outside_section(
+    folders: Mapping[str, Path], results: Results | None, settings: RunSettings
+) -> TranslationSection | None:
+    if "prepare_mr_to_ct" not in folders:
+        return None
+    gallery = pair_gallery(read_pair_set(folders["prepare_mr_to_ct"]), settings.report.slices_per_case)
+    return TranslationSection(gallery=gallery, training=None, tables=_tables(results))
 
 
 def _tables(results: Results | None) -> tuple[TableView, ...]:
