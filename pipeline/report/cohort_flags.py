@@ -25,8 +25,8 @@ class Member:
     Attributes:
         series_id: pseudonym.
         kind: modality, sequence, body part.
-        spacing_mm: along the stored axes.
-        extent_mm: field of view along right, anterior, superior.
+        spacing_mm: along right, anterior, superior, however the axes are stored.
+        extent_mm: field of view along the same.
         quantiles: scaled intensities inside the body (`quality_measures.QUANTILE_LEVELS`).
     """
 
@@ -61,7 +61,9 @@ def outlier_spacing(group: Sequence[Member]) -> dict[str, Flag]:
     for member in group:
         off = max(abs(own / side - 1) for own, side in zip(member.spacing_mm, usual, strict=True))
         if off > SPACING_TOLERANCE:
-            text = f"{_sides(member.spacing_mm)} mm; {count} of {len(group)} of its kind have {_sides(usual)} mm"
+            text = (
+                f"{_sides(member.spacing_mm)} mm (R, A, S); {count} of {len(group)} of its kind have {_sides(usual)} mm"
+            )
             flags[member.series_id] = Flag(code="OUTLIER_SPACING", found=text)
     return flags
 
@@ -107,8 +109,16 @@ _RECORDED: Mapping[str, Meaning] = {
     "TILT_CORRECTED": Meaning(
         1, "set by ingest", "The gantry was tilted; slices were shifted so that the grid is straight."
     ),
-    "LOSSY": Meaning(1, "set by ingest", "The pixels were compressed with loss."),
+    "NON_FINITE_REPLACED": Meaning(2, "set by ingest", "Voxels that held no number were replaced."),
+    "FORM_CONFLICT": Meaning(
+        3, "set by ingest", "The two orientations in the NIfTI header differ; the settings chose one."
+    ),
     "DEFACED": Meaning(1, "set by ingest", "The face was blanked on request."),
+    "FACE_OUT_OF_VIEW": Meaning(1, "set by ingest", "Defacing was asked for; the face lies outside the field of view."),
+    "BURNED_IN_TEXT": Meaning(3, "set by ingest", "Text in the pixels; it may name the patient."),
+    "DERIVED": Meaning(1, "set by ingest", "The image type says DERIVED: computed from other images."),
+    "LOSSY": Meaning(1, "set by ingest", "The pixels were compressed with loss."),
+    "TRAILING_BYTES": Meaning(1, "set by ingest", "The file goes on after the voxels."),
     "LOOK_ALIKE": Meaning(
         3,
         "set by ingest's search for copies",
@@ -118,8 +128,8 @@ _RECORDED: Mapping[str, Meaning] = {
 _COMPARED: Mapping[str, Meaning] = {
     "OUTLIER_SPACING": Meaning(
         2,
-        f"a voxel side differs by over {SPACING_TOLERANCE:.0%} from the size that at least {MODE_SHARE:.0%} of its kind "
-        "share",
+        f"a voxel side differs by over {SPACING_TOLERANCE:.0%} from the size that at least {MODE_SHARE:.0%} of its "
+        "kind share",
         "Another protocol, a resampled copy, or a wrong header.",
     ),
     "OUTLIER_COVERAGE": Meaning(
@@ -129,8 +139,8 @@ _COMPARED: Mapping[str, Meaning] = {
     ),
     "OUTLIER_HISTOGRAM": Meaning(
         2,
-        f"distribution of body intensities over {HISTOGRAM_FACTOR:g} × as far from its kind's median as usual, and over "
-        f"{HISTOGRAM_LEAST:g}",
+        f"distribution of body intensities over {HISTOGRAM_FACTOR:g} × as far from its kind's median as usual, and "
+        f"over {HISTOGRAM_LEAST:g}",
         "Another contrast under the same name, contrast agent, metal, another body region.",
     ),
 }

@@ -1,9 +1,9 @@
 """Slices of a volume in three planes, as a radiologist hangs them, with true proportions and letters for the sides.
 
-Axial slices are seen from the feet and coronal ones from the front, so that the patient's right is on the viewer's left;
-sagittal ones from the patient's left, anterior on the viewer's left. Slices follow the voxel axes closest to the patient's
-(nothing is interpolated between slices); an oblique grid says so by two letters at an edge. Letters name the direction
-in which the edge points, like DICOM Patient Orientation (PS3.3 C.7.6.1.1.1), with S and I for head and feet.
+Axial slices are seen from the feet and coronal ones from the front, so that the patient's right is on the viewer's
+left; sagittal ones from the patient's left, anterior on the viewer's left. Slices follow the voxel axes closest to the
+patient's (nothing is interpolated between slices); an oblique grid says so by two letters at an edge. Letters name the
+direction in which the edge points, like DICOM Patient Orientation (PS3.3 C.7.6.1.1.1), with S and I for head and feet.
 """
 
 import base64

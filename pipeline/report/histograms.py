@@ -12,16 +12,26 @@ from pydantic import BaseModel, ConfigDict
 WIDTH, HEIGHT = 200, 44
 """Size of the plot area in SVG units."""
 
+TEXT_WIDTH = 36
+"""Room that the text of a mark takes, SVG units."""
+
 CT_MARKS = ((-1000.0, "air"), (0.0, "water"), (1000.0, "bone"))
 """HU of air and water by definition of the scale; dense cortical bone lies around 1000 HU and above."""
 
 
 class Mark(BaseModel):
-    """A mark on the axis: its place in SVG units and its text."""
+    """A mark on the axis.
+
+    Attributes:
+        place: SVG units.
+        text: what it marks.
+        row: 0, or 1 where the text would run into the one before.
+    """
 
     model_config = ConfigDict(frozen=True)
     place: float
     text: str
+    row: int = 0
 
 
 class Histogram(BaseModel):
@@ -56,14 +66,14 @@ def histogram(
     step = WIDTH / len(roots)
     bars = " ".join(f"V{top:.1f}H{(number + 1) * step:.1f}" for number, top in enumerate(tops))
     low, high = ends
-    placed = tuple(
-        Mark(place=round((value - low) / (high - low) * WIDTH, 1), text=text)
-        for value, text in marks
-        if low <= value <= high
-    )
+    placed: list[Mark] = []
+    for value, text in sorted(mark for mark in marks if low <= mark[0] <= high):
+        place = round((value - low) / (high - low) * WIDTH, 1)
+        crowded = bool(placed) and placed[-1].row == 0 and place - placed[-1].place < TEXT_WIDTH
+        placed.append(Mark(place=place, text=text, row=int(crowded)))
     described = ", ".join(f"{text} at {value:.4g}" for value, text in marks)
     return Histogram(
         path=f"M0,{HEIGHT}{bars}V{HEIGHT}Z",
-        marks=placed,
+        marks=tuple(placed),
         description=f"{what} from {low:.4g} to {high:.4g}: {described}".replace("-", "−"),
     )

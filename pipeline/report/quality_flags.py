@@ -4,17 +4,17 @@ A flag is a reason to look, not a verdict: thresholds are set so that a plain he
 the sheet: 3 look now, 2 look, 1 know.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.report.quality_measures import Measures
+from pipeline.report.quality_measures import NEIGHBORS, Measures
 
 ANISOTROPY_LIMIT = 4.0
 CLIPPED_LIMIT = 0.005
-BORDER_LIMIT = 0.03
-EMPTY_LIMIT = 0.25
+BORDER_LIMIT = 0.05
+EMPTY_LIMIT = 0.5
 LOW_CONTRAST_MR, LOW_CONTRAST_HU = 0.2, 100.0
 AIR_LIMIT, SOFT_TISSUE_LIMIT, BELOW_AIR_LIMIT = 0.005, 0.02, 0.005
 NEGATIVE_LIMIT = 0.05
@@ -53,14 +53,8 @@ class Meaning:
 
 def volume_flags(measures: Measures) -> tuple[Flag, ...]:
     """Every flag that one volume raises by itself."""
-    return tuple(
-        Flag(code=code, found=found) for code, rule in _RULES.items() for found in _as_texts(rule(measures)) if found
-    )
-
-
-def _as_texts(found: str | None) -> Iterator[str]:
-    if found:
-        yield found
+    found = {code: rule(measures) for code, rule in _RULES.items()}
+    return tuple(Flag(code=code, found=text) for code, text in found.items() if text)
 
 
 def anisotropic(measures: Measures) -> str | None:
@@ -205,7 +199,7 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "SLICE_JUMP": Meaning(
         2,
-        f"the step between two slices is over {JUMP_LIMIT:g} × the median of the {6} steps around it and over "
+        f"the step between two slices is over {JUMP_LIMIT:g} × the median of the {2 * NEIGHBORS} steps around it and over "
         f"{JUMP_SHARE_LIMIT:.0%} of the intensity range",
         "Missing or swapped slices, motion, a stack made of two. Look at the coronal and sagittal pictures.",
     ),
@@ -217,12 +211,12 @@ MEANINGS: Mapping[str, Meaning] = {
     "TOUCHES_BORDER": Meaning(
         2,
         f"over {BORDER_LIMIT:.0%} of the right, left, anterior or posterior face of the volume is body",
-        "Body cut off by the field of view. Superior and inferior ends do not count.",
+        "Body cut off by the field of view. Superior, inferior and the two ends of the stack of slices do not count.",
     ),
     "LOW_CONTRAST": Meaning(
         2,
-        f"2nd to 98th percentile of the body: under {LOW_CONTRAST_HU:g} HU (CT), under {LOW_CONTRAST_MR:.0%} of the 98th "
-        "percentile (MR)",
+        f"2nd to 98th percentile of the body: under {LOW_CONTRAST_HU:g} HU (CT), under {LOW_CONTRAST_MR:.0%} of the "
+        "98th percentile (MR)",
         "An empty or saturated scan, a mask, or a constant.",
     ),
     "CLIPPED": Meaning(

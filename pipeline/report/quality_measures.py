@@ -1,7 +1,7 @@
 """What the contact sheet measures of a volume: numbers that the rules of `quality_flags` judge.
 
-A volume is looked at on a coarse grid in patient order (i, j, k closest to right, anterior, superior), so that a thousand
-series take minutes; only the extremes and the slice by slice figures are taken from every slice as stored.
+A volume is looked at on a coarse grid in patient order (i, j, k closest to right, anterior, superior), so that a
+thousand series take minutes; only the extremes and the slice by slice figures are taken from every slice as stored.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.body_mask import CORNER_SHARE, CT_SKIN_HU, ct_body_mask, mr_body_mask, mr_noise_threshold
-from pipeline.geometry import Geometry, to_canonical
+from pipeline.geometry import AxisReordering, Geometry, to_canonical
 
 Volume = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -31,7 +31,7 @@ AIR_RANGE, SOFT_TISSUE_RANGE, BELOW_AIR_HU = (-1100.0, -850.0), (-200.0, 200.0),
 EMPTY_SHARE = 0.002
 """A slice is empty when no more of its pixels lie above air or noise than this share."""
 
-_NEIGHBORS = 3
+NEIGHBORS = 3
 """Steps on either side with which a step between two slices is compared."""
 
 
@@ -41,8 +41,8 @@ class Measures:
 
     Attributes:
         modality: MR, CT, or None.
-        spacing_mm: along the stored axes.
-        extent_mm: field of view along right, anterior, superior (of the closest voxel axes).
+        spacing_mm: along right, anterior, superior (of the closest voxel axes), however the axes are stored.
+        extent_mm: field of view along the same.
         minimum, maximum: over all voxels.
         low, middle, high: 1st, 50th and 99th percentile of the coarse grid.
         body_low, body_high: 2nd and 98th percentile inside the body; equal to ``low`` and ``high`` without a body.
@@ -50,7 +50,8 @@ class Measures:
         at_maximum: share of body voxels that hold the maximum.
         negative: share of voxels below zero.
         corners: median of the four corner columns, in the unit of the volume.
-        border: share of the outermost plane that is body, by patient side: R, L, A, P.
+        border: share of the outermost plane that is body, by patient side among R, L, A, P; without the two ends of
+            the stack of slices.
         slices: stored slices, along k.
         flat_slices: slices whose voxels are all equal.
         inner_empty_slices: empty slices that lie between filled ones.
@@ -59,7 +60,7 @@ class Measures:
         jump_share: that step as a share of the range from ``low`` to ``high``.
         jump_slice: slice after which it lies, from 1.
         air, soft_tissue, below_air: shares of voxels in `AIR_RANGE`, in `SOFT_TISSUE_RANGE`, below `BELOW_AIR_HU`; CT.
-        quantiles: intensities at `QUANTILE_LEVELS` inside the body, scaled so that ``body_low`` is 0 and ``body_high`` 1.
+        quantiles: intensities at `QUANTILE_LEVELS` inside the body, ``body_low`` scaled to 0 and ``body_high`` to 1.
         histogram: counts of the coarse grid in `HISTOGRAM_BINS` bins.
         histogram_range: ends of the histogram.
         center: index of the body's middle in the volume in patient order.
@@ -104,7 +105,9 @@ def measure(voxels: Volume, geometry: Geometry, modality: str | None) -> Measure
         geometry: its grid.
         modality: MR, CT, or None (then judged like MR).
     """
-    coarse, places, spacing, extent = _coarse(voxels, geometry)
+    coarse, places, spacing, order = _coarse(voxels, geometry)
+    r, a, s = order.axes
+    own = geometry.spacing_mm
     low, middle, high = (float(value) for value in np.percentile(coarse, (1, 50, 99)))
     body = _body(coarse, spacing, modality)
     inside = coarse[body] if body.any() else coarse.ravel()
@@ -116,8 +119,8 @@ def measure(voxels: Volume, geometry: Geometry, modality: str | None) -> Measure
     ends = CT_RANGE if modality == "CT" else (low, high) if high > low else (low - 0.5, low + 0.5)
     return Measures(
         modality=modality,
-        spacing_mm=geometry.spacing_mm,
-        extent_mm=extent,
+        spacing_mm=(own[r], own[a], own[s]),
+        extent_mm=(voxels.shape[r] * own[r], voxels.shape[a] * own[a], voxels.shape[s] * own[s]),
         minimum=min(bottom for bottom, _ in planes),
         maximum=maximum,
         low=low,
@@ -129,7 +132,7 @@ def measure(voxels: Volume, geometry: Geometry, modality: str | None) -> Measure
         at_maximum=float((inside == maximum).mean()),
         negative=float((coarse < 0).mean()),
         corners=_corners(coarse),
-        border=_border(body),
+        border=_border(body, order.axes.index(2)),
         slices=len(planes),
         flat_slices=sum(bottom == top for bottom, top in planes),
         inner_empty_slices=_inner_gaps(filled),
@@ -149,8 +152,8 @@ def measure(voxels: Volume, geometry: Geometry, modality: str | None) -> Measure
 
 def _coarse(
     voxels: Volume, geometry: Geometry
-) -> tuple[Volume, list[npt.NDArray[np.intp]], tuple[float, float, float], tuple[float, float, float]]:
-    """Coarse grid in patient order, the fine index of each of its planes, its spacing, and the field of view in mm."""
+) -> tuple[Volume, list[npt.NDArray[np.intp]], tuple[float, float, float], AxisReordering]:
+    """Coarse grid in patient order, the fine index of each of its planes, its spacing, and how axes were reordered."""
     chosen = [_spread(size) for size in voxels.shape]
     picked = np.asarray(voxels[np.ix_(*chosen)], dtype=np.float32)
     steps = [(places[-1] - places[0]) / max(1, len(places) - 1) or 1.0 for places in chosen]
@@ -160,9 +163,7 @@ def _coarse(
     for axis, backwards in zip(order.axes, order.reversed_axes, strict=True):
         own = chosen[axis]
         places.append(voxels.shape[axis] - 1 - own[::-1] if backwards else own)
-    spacing = order.target.spacing_mm
-    r, a, s = (voxels.shape[axis] * geometry.spacing_mm[axis] for axis in order.axes)
-    return coarse, places, spacing, (r, a, s)
+    return coarse, places, order.target.spacing_mm, order
 
 
 def _spread(size: int) -> npt.NDArray[np.intp]:
@@ -193,14 +194,14 @@ def _jump(voxels: Volume, filled: Mask, scale: float) -> tuple[float, float, int
 
     Anatomy changes smoothly along a stack; where slices are missing the step is several times those around it.
     """
-    if voxels.shape[2] < 2 * _NEIGHBORS + 2 or scale <= 0:
+    if voxels.shape[2] < 2 * NEIGHBORS + 2 or scale <= 0:
         return 0.0, 0.0, 0
     stack = np.asarray(voxels[np.ix_(_spread(voxels.shape[0]), _spread(voxels.shape[1]))], dtype=np.float32)
     steps = np.abs(np.diff(stack, axis=2)).mean(axis=(0, 1)) / scale
     ratios = np.zeros(len(steps))
-    for place in range(_NEIGHBORS, len(steps) - _NEIGHBORS):
-        around = np.r_[place - _NEIGHBORS : place, place + 1 : place + _NEIGHBORS + 1]
-        if filled[place - _NEIGHBORS : place + _NEIGHBORS + 2].all() and steps[around].min() > 0:
+    for place in range(NEIGHBORS, len(steps) - NEIGHBORS):
+        around = np.r_[place - NEIGHBORS : place, place + 1 : place + NEIGHBORS + 1]
+        if filled[place - NEIGHBORS : place + NEIGHBORS + 2].all() and steps[around].min() > 0:
             ratios[place] = steps[place] / np.median(steps[around])
     worst = int(np.argmax(ratios))
     return float(ratios[worst]), float(steps[worst]), worst + 1
@@ -212,10 +213,13 @@ def _corners(coarse: Volume) -> float:
     return float(np.median(np.concatenate([block.ravel() for block in blocks])))
 
 
-def _border(body: Mask) -> dict[str, float]:
-    """Share of each outermost plane that is body; the ends along superior are left out: a scan must end somewhere."""
-    faces = {"R": body[-1], "L": body[0], "A": body[:, -1], "P": body[:, 0]}
-    return {side: float(face.mean()) for side, face in faces.items()}
+def _border(body: Mask, stacked: int) -> dict[str, float]:
+    """Share of each outermost plane that is body.
+
+    Ends along superior, and those of the stack (axis ``stacked``), are left out: a scan must end somewhere.
+    """
+    faces = {"R": (0, body[-1]), "L": (0, body[0]), "A": (1, body[:, -1]), "P": (1, body[:, 0])}
+    return {side: float(face.mean()) for side, (axis, face) in faces.items() if axis != stacked}
 
 
 def _share(values: Volume, low: float, high: float) -> float:
@@ -234,5 +238,5 @@ def _center(body: Mask, places: list[npt.NDArray[np.intp]]) -> tuple[int, int, i
     for axis, own in enumerate(places):
         touched = np.flatnonzero(body.any(axis=tuple(other for other in range(3) if other != axis)))
         ends = (touched[0], touched[-1]) if len(touched) else (0, len(own) - 1)
-        found.append(int(round((own[ends[0]] + own[ends[1]]) / 2)))
+        found.append(round(float(own[ends[0]] + own[ends[1]]) / 2))
     return found[0], found[1], found[2]
