@@ -298,7 +298,11 @@ def _split_rule(parts: Sequence[_Part]) -> str:
     if len(parts) > 1:
         return "test images as given"
     published = parts[0].catalog.series["published_split"].drop_nulls().len() > 0
-    return "as published with the real images" if published else "made here, by subject or cluster of near-duplicates"
+    return (
+        "split as published with the real images"
+        if published
+        else "split made here, by subject or cluster of near-duplicates"
+    )
 
 
 def _test_notes(parts: Sequence[_Part]) -> list[str]:

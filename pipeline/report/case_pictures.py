@@ -73,6 +73,7 @@ class CaseGallery:
         oriented: voxels have a position in the patient, so that sides are known.
         total: cases in the set.
         scored: cases that have a registered CT.
+        with_mr: whether any case has an MR.
     """
 
     cases: tuple[CasePictures, ...]
@@ -82,6 +83,7 @@ class CaseGallery:
     oriented: bool
     total: int
     scored: int
+    with_mr: bool
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,11 @@ def gallery_of(
         slices_per_case: heights shown of each case, at the most.
         oriented: voxels have a position in the patient.
     """
-    errors = [opened(row).error() for row in table]
+    errors, with_mr = [], False
+    for row in table:
+        case = opened(row)
+        errors.append(case.error())
+        with_mr = with_mr or case.mr is not None
     windows = (SOFT_TISSUE, BONE) if unit == "HU" else (GREY_WINDOW,)
     limit = ERROR_LIMITS[unit]
     cases = tuple(
@@ -160,7 +166,8 @@ def gallery_of(
         )
         for row, rank in _choose(list(zip(table, errors, strict=True)))
     )
-    return CaseGallery(cases, unit, limit, windows, oriented, len(table), sum(error is not None for error in errors))
+    scored = sum(error is not None for error in errors)
+    return CaseGallery(cases, unit, limit, windows, oriented, len(table), scored, with_mr)
 
 
 def _open(row: dict[str, Any], prepared: VolumeSet, translated: Path) -> OpenCase:

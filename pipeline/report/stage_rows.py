@@ -118,7 +118,7 @@ def _export(facts: Facts) -> str:
 
 
 def _outside_images(facts: Facts) -> str:
-    return f"{_prepare_lesions(facts)}; test images {facts.get('split_rule', 'of unknown origin')}"
+    return f"{_prepare_lesions(facts)}; {facts.get('split_rule', 'a split of unknown origin')}"
 
 
 def _outside_cohort(facts: Facts) -> str:
