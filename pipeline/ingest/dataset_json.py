@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.ingest.allow_list import is_class_name
+from pipeline.ingest.lesion_classes import lesion_class_of
 from pipeline.ingest.source_tree import SourceTree, read_start
 from pipeline.scan_io import sequence_from_text
 
@@ -51,22 +52,39 @@ def contrast(name: object) -> tuple[str | None, str | None]:
     return ("MR", sequence) if is_mr else (None, None)
 
 
-def lesion_classes(labels: Iterable[tuple[object, object]]) -> dict[int, str]:
-    """Mask value → class, from pairs of value and name; value 0 is background and left out.
+def lesion_classes(
+    labels: Iterable[tuple[object, object]], mapping: Mapping[str, str] | None = None
+) -> tuple[dict[int, str], frozenset[int]]:
+    """Mask value → class, and the values that are left out, from pairs of value and name; 0 is background.
+
+    Args:
+        labels: value and name each.
+        mapping: ``ingest.lesion_classes``; None lets names be classes.
 
     Raises:
-        InputError: a value that is no single whole number, given twice, or a name that cannot be shown.
+        InputError: a value that is no single whole number, given twice, or a name that cannot be shown; no label that
+            the mapping names.
     """
     pairs = [(_whole_number(value), name) for value, name in labels]
-    classes = {value: name for value, name in pairs if value and isinstance(name, str) and is_class_name(name)}
+    shown = [(value, name) for value, name in pairs if isinstance(name, str) and (mapping or is_class_name(name))]
+    names = {value: name for value, name in shown if value}
     lesions = [value for value, _ in pairs if value != 0]
-    if lesions and len(classes) == len(lesions):
-        return classes
-    raise dataset_error(
-        f"{len(lesions)} labels beside background, {len(classes)} of them with a value and a name of their own",
-        f"one whole number from 1 to {MAX_VALUE} and one name a label, no regions of several values; letters, digits, "
-        "space and _ , . ( ) + & - in names",
-    )
+    if not lesions or len(names) != len(lesions):
+        raise dataset_error(
+            f"{len(lesions)} labels beside background, {len(names)} of them with a value and a name of their own",
+            f"one whole number from 1 to {MAX_VALUE} and one name a label, no regions of several values; letters, "
+            "digits, space and _ , . ( ) + & - in names",
+        )
+    found = {value: lesion_class_of(name, mapping) for value, name in names.items()}
+    classes = {value: lesion_class for value, lesion_class in found.items() if lesion_class is not None}
+    if not classes:
+        raise InputError(
+            "A label of the set must be a lesion class.",
+            found=f"{len(names)} labels, none of them named in ingest.lesion_classes",
+            allowed="at least one label that it names; * and ? may stand for signs",
+            change="Correct ingest.lesion_classes, or take it out of the settings to keep every label.",
+        )
+    return classes, frozenset(names) - frozenset(classes)
 
 
 def dataset_error(found: str, allowed: str) -> InputError:

@@ -1,8 +1,9 @@
 """A set in the form of the Medical Segmentation Decathlon: ``dataset.json`` lists images and their label maps.
 
-Antonelli et al., Nat Commun 13:4128, 2022. Each label above 0 is a lesion class, organs too. Training images come with
-their labels, test images, which have none, without. A file name is its subject. Sets of several modalities store them
-in one 4-D file; these are refused, for such a file does not say how its channels are to be told apart.
+Antonelli et al., Nat Commun 13:4128, 2022. Each label above 0 is a lesion class, organs too; ``ingest.lesion_classes``
+names those that are meant. Training images come with their labels, test images, which have none, without. A file name
+is its subject. Sets of several modalities store them in one 4-D file; these are refused, for such a file does not say
+how its channels are to be told apart.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,7 +50,7 @@ def read(reading: Reading) -> Iterator[Found]:
     if content is None:
         raise dataset_error(f"no JSON object in {FILE_NAME} at the root of the input", _ENTRIES)
     modality, sequence = _modality(content)
-    classes = lesion_classes(table(content, "labels").items())
+    classes, left_out = lesion_classes(table(content, "labels").items(), reading.settings.lesion_classes)
     labels = _listed(content)
     files = reading.tree.named()
     known = {*labels, *(label for label in labels.values() if label is not None)}
@@ -67,7 +68,7 @@ def read(reading: Reading) -> Iterator[Found]:
             maps.append(LabelMap(label, outcome.scan.geometry, (outcome.word,)))
         elif label is not None:
             yield Refusal((label.name,), IMAGE_REFUSED)
-    yield from read_label_maps(reading, maps, classes)
+    yield from read_label_maps(reading, maps, classes, unlabeled=left_out)
 
 
 def _modality(content: Mapping[str, Any]) -> tuple[str, str | None]:

@@ -1,4 +1,4 @@
-"""Label maps of segmentation sets: one file of whole numbers a case, and a class for every number above 0."""
+"""Label maps of segmentation sets: one file of whole numbers a case, and a class for the numbers that are lesions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -66,7 +66,7 @@ def read(reading: Reading) -> Iterator[Found]:
     Raises:
         InputError: ``dataset.json`` is not of this form, has regions of several labels, or files are no NIfTI.
     """
-    channels, classes, unlabeled = _described(reading.tree)
+    channels, classes, unlabeled = _described(reading)
     labels = {file.name: file for file in reading.tree.files if _is_label(file, channels)}
     cases, refusals = _cases(reading.tree, channels)
     known = {*labels, *(case.file.name for case in cases), *(refusal.names[0] for refusal in refusals)}
@@ -91,9 +91,9 @@ def read(reading: Reading) -> Iterator[Found]:
     yield from read_label_maps(reading, maps, classes, unlabeled=unlabeled)
 
 
-def _described(tree: SourceTree) -> tuple[_Channels, dict[int, str], frozenset[int]]:
+def _described(reading: Reading) -> tuple[_Channels, dict[int, str], frozenset[int]]:
     """Channels, classes, and values without a class of ``dataset.json``."""
-    content = read_dataset_json(tree)
+    content = read_dataset_json(reading.tree)
     if content is None:
         raise dataset_error(
             f"no JSON object in {FILE_NAME} at the root of the input",
@@ -102,9 +102,10 @@ def _described(tree: SourceTree) -> tuple[_Channels, dict[int, str], frozenset[i
     if "dataset" in content:
         raise dataset_error('a list of files under "dataset"', "files in imagesTr/ and labelsTr/")
     labels = table(content, "labels")
-    classes = lesion_classes((value, name) for name, value in labels.items() if name != IGNORE)
+    named = [(value, name) for name, value in labels.items() if name != IGNORE]
+    classes, left_out = lesion_classes(named, reading.settings.lesion_classes)
     ignored = labels.get(IGNORE)
-    return _channels(content), classes, frozenset({ignored} if isinstance(ignored, int) else ())
+    return _channels(content), classes, left_out | frozenset({ignored} if isinstance(ignored, int) else ())
 
 
 def _channels(content: Mapping[str, Any]) -> _Channels:

@@ -160,3 +160,34 @@ def test_a_choice_of_the_layout_without_a_description_is_refused(inputs, run_ing
     inputs.text("dataset.json", content)
     with pytest.raises(InputError, match=r"no JSON object in dataset.json"):
         run_ingest(layout="decathlon")
+
+
+def test_the_mapping_names_the_labels_that_are_lesions_and_leaves_out_the_rest(inputs, run_ingest):
+    _set(inputs, {"a": _labels(1, 2), "b": _labels(1)})
+    result = run_ingest(lesion_classes={"CANC*": "tumor"})
+    (lesion,) = result.catalog.lesions.to_dicts()
+    assert (lesion["lesion_class"], lesion["mask_value"]) == ("tumor", 2)
+    assert (result.record.facts["series"], result.reasons()) == (2, [])
+
+
+def test_a_label_that_could_not_be_shown_may_be_mapped(inputs, run_ingest):
+    _set(inputs, {"a": _labels(1, 2)}, labels={"0": "background", "1": "left/right", "2": "cancer"})
+    with pytest.raises(InputError, match="2 labels beside background, 1 of them"):
+        run_ingest()
+    facts = run_ingest(lesion_classes={"left/*": "organ", "*": "tumor"}).record.facts
+    assert facts["lesion_classes"] == {"organ": 1, "tumor": 1}
+
+
+def test_a_mapping_that_names_no_label_is_refused(inputs, run_ingest):
+    _set(inputs, {"a": _labels(1, 2)})
+    with pytest.raises(InputError, match="2 labels, none of them named in ingest.lesion_classes"):
+        run_ingest(lesion_classes={"GTV*": "tumor"})
+
+
+def test_the_order_of_the_mapping_is_part_of_the_key(inputs, run_ingest):
+    _set(inputs, {"a": _labels(1, 2)})
+    either = run_ingest(lesion_classes={"liver": "organ", "*": "other"})
+    any_first = run_ingest(lesion_classes={"*": "other", "liver": "organ"})
+    assert either.record.key != any_first.record.key
+    assert either.record.facts["lesion_classes"] == {"organ": 1, "other": 1}
+    assert any_first.record.facts["lesion_classes"] == {"other": 2}

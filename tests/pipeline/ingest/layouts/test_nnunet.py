@@ -174,3 +174,12 @@ def test_a_description_in_both_forms_is_refused_as_ambiguous(inputs, run_ingest)
     with pytest.raises(InputError) as caught:
         run_ingest()
     assert {"decathlon", "nnunet"} <= {part.split(":")[0] for part in caught.value.found.split("; ")}
+
+
+def test_the_mapping_names_the_labels_that_are_lesions_and_leaves_out_the_rest(inputs, run_ingest):
+    labels = {"background": 0, "edema": 1, "enhancing tumor": 2, "ignore": 3}
+    _set(inputs, {"a": _labels(1, 2, 3), "b": _labels(1)}, labels=labels)
+    result = run_ingest(lesion_classes={"*tumor": "tumor"})
+    (lesion,) = result.catalog.lesions.to_dicts()
+    assert (lesion["lesion_class"], lesion["mask_value"]) == ("tumor", 2)
+    assert (result.record.facts["series"], result.reasons()) == (2, [])
