@@ -41,6 +41,7 @@ PAGES = [
     "docs/synthesize.md",
     "docs/translate.md",
     "docs/evaluation.md",
+    "docs/evaluate-others.md",
     "docs/report.md",
     "docs/workspace.md",
     "docs/privacy.md",
