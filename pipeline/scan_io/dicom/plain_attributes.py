@@ -2,7 +2,8 @@
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from pipeline.scan_io.dicom.attributes import (
@@ -20,6 +21,8 @@ _DECIMAL = re.compile(r" *[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[Ee][+-]?[0-9]{1,3
 _INTEGER = re.compile(r" *[+-]?[0-9]{1,9} *")
 _CODES = {b"US": "H", b"SS": "h", b"UL": "L", b"SL": "l", b"FL": "f", b"FD": "d"}
 _FIXED_CHARSET = frozenset({b"AE", b"AS", b"CS", b"DA", b"DT", b"TM", b"UI"})
+_FIXED = _FIXED_CHARSET | {b"DS", b"IS"} | frozenset(_CODES)
+_REMEMBERED = 4096
 _CHARSETS = {b"": "latin-1", b"ISO_IR 6": "latin-1", b"ISO_IR 100": "latin-1", b"ISO_IR 192": "utf-8"}
 _ASCII_CHARSETS = frozenset({b"ISO_IR 101", b"ISO_IR 109", b"ISO_IR 110", b"ISO_IR 126", b"ISO_IR 127", b"ISO_IR 138"})
 _ASCII_CHARSETS |= frozenset({b"ISO_IR 144", b"ISO_IR 148", b"ISO_IR 166", b"GB18030", b"GBK"})
@@ -52,31 +55,36 @@ class PlainAttributes:
     def texts(self, keyword: str) -> tuple[str, ...]:
         """See `Attributes.texts`."""
         try:
-            return as_texts(keyword, self._converted(keyword))
+            raw = self._raw(keyword)
+            if raw is None:
+                return ()
+            return _fixed_texts(*raw) if raw[0] in _FIXED else as_texts(keyword, self._values_of(raw))
         except NotPlain:
             return self._slow().texts(keyword)
 
     def number(self, keyword: str) -> float | None:
         """See `Attributes.number`."""
         try:
-            return (as_numbers(keyword, self._converted(keyword)[:1]) or (None,))[0]
+            return (self._numbers(keyword, first=True) or (None,))[0]
         except NotPlain:
             return self._slow().number(keyword)
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
         """See `Attributes.numbers`."""
         try:
-            return as_numbers(keyword, self._converted(keyword))
+            return self._numbers(keyword, first=False)
         except NotPlain:
             return self._slow().numbers(keyword)
 
     def whole(self, keyword: str) -> int | None:
         """See `Attributes.whole`."""
         try:
-            values = self._converted(keyword)
+            raw = self._raw(keyword)
+            if raw is None:
+                return None
+            number = _fixed_whole(keyword, *raw) if raw[0] in _FIXED else as_whole(keyword, self._values_of(raw))
         except NotPlain:
             return self._slow().whole(keyword)
-        number = as_whole(keyword, values)
         if number is None or keyword not in BY_REPRESENTATION:
             return number
         return by_representation(number, signed=self.whole("PixelRepresentation") == 1)
@@ -123,29 +131,31 @@ class PlainAttributes:
             self._parsed = self._fallback()
         return self._parsed
 
-    def _converted(self, keyword: str) -> list[Any]:
+    def _raw(self, keyword: str) -> Raw | None:
         tag = TAGS.get(keyword)
         if tag is None:
             raise NotPlain
-        raw = self._values.get(tag)
-        return [] if raw is None else self._values_of(raw)
+        return self._values.get(tag)
 
-    def _values_of(self, raw: Raw) -> list[Any]:
+    def _numbers(self, keyword: str, *, first: bool) -> tuple[float, ...]:
+        raw = self._raw(keyword)
+        if raw is None:
+            return ()
+        if raw[0] in _FIXED:
+            return _fixed_numbers(keyword, *raw, first=first)
+        return as_numbers(keyword, self._values_of(raw)[: 1 if first else None])
+
+    def _values_of(self, raw: Raw) -> Sequence[Any]:
         """Numbers where the VR is binary, else texts; those of DS and IS are numbers.
 
         Raises:
             NotPlain: pydicom might see it otherwise.
         """
         vr, content = raw
-        if vr in _FIXED_CHARSET:
-            return list(content.decode("latin-1").rstrip(" \0").split("\\"))
-        if vr in (b"DS", b"IS"):
-            return _decimals(vr, content)
-        code = _CODES.get(vr)
-        if code is not None:
-            return _binary(code, content)
+        if vr in _FIXED:
+            return _fixed_values(vr, content)
         if vr in (b"LO", b"SH"):
-            return list(self._decoded(content).split("\\"))
+            return [part.rstrip(" \0") for part in self._decoded(content).split("\\")]
         raise NotPlain
 
     def _decoded(self, content: bytes) -> str:
@@ -163,6 +173,32 @@ class PlainAttributes:
             return content.decode(codec)
         except UnicodeDecodeError:
             raise NotPlain from None
+
+
+@lru_cache(_REMEMBERED)
+def _fixed_values(vr: bytes, content: bytes) -> tuple[Any, ...]:
+    """Values that no character set can change; the slices of a series share most of them."""
+    if vr in (b"DS", b"IS"):
+        return tuple(_decimals(vr, content))
+    code = _CODES.get(vr)
+    if code is not None:
+        return tuple(_binary(code, content))
+    return tuple(content.decode("latin-1").rstrip(" \0").split("\\"))
+
+
+@lru_cache(_REMEMBERED)
+def _fixed_texts(vr: bytes, content: bytes) -> tuple[str, ...]:
+    return as_texts("", _fixed_values(vr, content))
+
+
+@lru_cache(_REMEMBERED)
+def _fixed_numbers(keyword: str, vr: bytes, content: bytes, *, first: bool) -> tuple[float, ...]:
+    return as_numbers(keyword, _fixed_values(vr, content)[: 1 if first else None])
+
+
+@lru_cache(_REMEMBERED)
+def _fixed_whole(keyword: str, vr: bytes, content: bytes) -> int | None:
+    return as_whole(keyword, _fixed_values(vr, content))
 
 
 def _decimals(vr: bytes, content: bytes) -> list[Any]:
