@@ -34,6 +34,7 @@ class Card(BaseModel):
     Attributes:
         series_id, subject_id: pseudonyms.
         modality, body_part, sequence, volume_label: as in the catalog, empty where unknown.
+        plane: plane that the stored slices are closest to.
         orientation: letters of the stored axes, plane of the slices, angle where oblique.
         matrix, spacing, extent: voxels, mm, mm.
         intensities: range in words.
@@ -51,6 +52,7 @@ class Card(BaseModel):
     body_part: str
     sequence: str
     volume_label: str
+    plane: str
     orientation: str
     matrix: str
     spacing: str
@@ -91,6 +93,7 @@ def volume_card(catalog: Catalog, row: Mapping[str, Any], lesions: Sequence[Mapp
         body_part=row["body_part"] or "",
         sequence=row["sequence"] or "",
         volume_label=row["volume_label"] or "",
+        plane=native_plane(geometry)[0],
         orientation=_orientation(geometry),
         matrix=" × ".join(str(size) for size in voxels.shape),
         spacing=" × ".join(f"{side:.3g}" for side in geometry.spacing_mm),

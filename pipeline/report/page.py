@@ -11,14 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from pipeline.report.case_pictures import CaseGallery
 from pipeline.report.charts import BarGroup
+from pipeline.report.contact_view import ContactView
 from pipeline.report.lesion_pictures import ClassPictures, CopyPair
 from pipeline.report.stage_rows import StageRow
 from pipeline.report.tables import TableView, grouped_text, significant_text
 from pipeline.report.training_curves import TrainingView
 from pipeline.results import Headline, Verdict
+
+STYLES = ("report.css", "contact_sheet.css")
+SCRIPTS = ("report.js", "contact_sheet.js")
+"""Files that are inlined, in this order, into the page's one style and one script."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class Page:
     verdicts: tuple[Verdict, ...]
     headlines: tuple[Headline, ...]
     data: DataSection
+    contact: ContactView | None
     lesions: LesionSection | None
     translation: TranslationSection | None
     warnings: tuple[str, ...]
@@ -89,7 +96,8 @@ class Page:
     @property
     def sections(self) -> tuple[tuple[str, str], ...]:
         """(anchor, title) of the sections, in order."""
-        tracks = [("lesions", "Lesions")] if self.lesions else []
+        tracks = [("contact-sheet", "Contact sheet")] if self.contact else []
+        tracks += [("lesions", "Lesions")] if self.lesions else []
         tracks += [("pseudo-ct", "MR to pseudo-CT")] if self.translation else []
         return (
             ("summary", "Summary"),
@@ -103,12 +111,23 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    environment = _environment()
-    style = environment.get_template("report.css").render()
-    script = environment.get_template("report.js").render()
-    return environment.get_template("report.html").render(
-        page=page, style_hash=_source_hash(style), script_hash=_source_hash(script)
+    style, script = joined_sources(STYLES), joined_sources(SCRIPTS)
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            page=page,
+            style=style,
+            script=script,
+            style_hash=source_hash(style),
+            script_hash=source_hash(script),
+        )
     )
+
+
+def joined_sources(names: tuple[str, ...]) -> Markup:
+    """Text of the package's own style or script files, one after the other; it is inlined as it is."""
+    return Markup("\n".join((_folder() / name).read_text(encoding="utf-8") for name in names))  # noqa: S704
 
 
 @functools.cache
@@ -124,19 +143,20 @@ def _folder() -> Path:
     return Path(__file__).parent
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The template engine: every value is escaped, a missing one is an error."""
+    found = Environment(
         loader=FileSystemLoader(_folder()),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["significant"] = significant_text
-    environment.filters["count"] = grouped_text
-    return environment
+    found.filters["significant"] = significant_text
+    found.filters["count"] = grouped_text
+    return found
 
 
-def _source_hash(text: str) -> str:
+def source_hash(text: str) -> str:
     """Hash source expression of an inline element's text: ``sha256-`` and base64."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -199,8 +199,8 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "SLICE_JUMP": Meaning(
         2,
-        f"the step between two slices is over {JUMP_LIMIT:g} × the median of the {2 * NEIGHBORS} steps around it and over "
-        f"{JUMP_SHARE_LIMIT:.0%} of the intensity range",
+        f"the step between two slices is over {JUMP_LIMIT:g} × the median of the {2 * NEIGHBORS} steps around it and "
+        f"over {JUMP_SHARE_LIMIT:.0%} of the intensity range",
         "Missing or swapped slices, motion, a stack made of two. Look at the coronal and sagittal pictures.",
     ),
     "SMALL_BODY": Meaning(

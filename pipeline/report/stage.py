@@ -16,6 +16,10 @@ from pipeline.prepared_set import read_image_set, read_volume_set
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.report.case_pictures import case_gallery
 from pipeline.report.cautions import cautions
+from pipeline.report.contact_page import quality_numbers, render_sheet
+from pipeline.report.contact_stage import STAGE_NAME as CONTACT_SHEET
+from pipeline.report.contact_stage import ContactSheet, contact_sheet, read_look_alikes, read_sheet
+from pipeline.report.contact_view import ContactView, report_view, sheet_views
 from pipeline.report.data_tables import class_balance, lesion_counts, quarantine_table, subject_sources, volume_counts
 from pipeline.report.lesion_pictures import class_pictures, copy_pairs
 from pipeline.report.methods import common_methods, lesion_methods, mr_to_ct_methods
@@ -64,6 +68,8 @@ def write_report(
         ``warnings``.
     """
     stages = {name: record for name, record in records.items() if name != "report"}
+    if "ingest" in stages and not is_outside(stages):
+        stages[CONTACT_SHEET] = contact_sheet(workspace, stages["ingest"], progress=progress)
     shown = {name: {"key": record.key, "facts": stable_facts(record.facts)} for name, record in stages.items()}
 
     def body(context: StageContext) -> dict[str, JsonValue]:
@@ -93,11 +99,24 @@ def _write(context: StageContext, settings: RunSettings, records: Mapping[str, S
     else:
         translation = _translation_section(folders, results.get("mr_to_ct"), settings)
     context.progress("report sections", 2, 3)
-    page = render(_page(settings, records, folders, results, lesions, translation, warnings))
+    sheet = read_sheet(folders[CONTACT_SHEET]) if CONTACT_SHEET in folders else None
+    contact = None if sheet is None else _write_sheet(context.folder, folders, settings.name, sheet)
+    page = render(_page(settings, records, folders, results, contact, lesions, translation, warnings))
     write_text(context.folder / REPORT_PAGE, page)
-    write_json(context.folder / REPORT_NUMBERS, _numbers(settings, records, results, warnings))
+    quality = {} if sheet is None else {"quality": quality_numbers(sheet)}
+    write_json(context.folder / REPORT_NUMBERS, _numbers(settings, records, results, warnings) | quality)
     context.progress("report sections", 3, 3)
     return {"page": REPORT_PAGE, "bytes": len(page.encode()), "warnings": len(warnings)}
+
+
+def _write_sheet(folder: Path, folders: Mapping[str, Path], run_name: str, sheet: ContactSheet) -> ContactView | None:
+    """Write the whole contact sheet beside the report; returns the part that the report embeds."""
+    if not sheet.cards and not sheet.groups:
+        return None
+    look_alikes = read_look_alikes(folders["ingest"])
+    for name, page in render_sheet(run_name, sheet_views(sheet, look_alikes)):
+        write_text(folder / name, page)
+    return report_view(sheet, look_alikes)
 
 
 def _page(
@@ -105,6 +124,7 @@ def _page(
     records: Mapping[str, StageRecord],
     folders: Mapping[str, Path],
     results: Mapping[str, Results],
+    contact: ContactView | None,
     lesions: LesionSection | None,
     translation: TranslationSection | None,
     warnings: tuple[str, ...],
@@ -125,6 +145,7 @@ def _page(
         verdicts=tuple(verdict for result in results.values() for verdict in result.verdicts),
         headlines=tuple(headline for result in results.values() for headline in result.headlines),
         data=_data_section(records, folders),
+        contact=contact,
         lesions=lesions,
         translation=translation,
         warnings=warnings,

@@ -76,6 +76,13 @@ def _ingest(facts: Facts) -> str:
     )
 
 
+def _contact_sheet(facts: Facts) -> str:
+    flags = ", ".join(f"{count} {name}" for name, count in fact_mapping(facts, "flags").items())
+    return (
+        f"{fact_text(facts, 'flagged')} of {fact_text(facts, 'series')} volumes flagged{f': {flags}' if flags else ''}"
+    )
+
+
 def _prepare_lesions(facts: Facts) -> str:
     size = fact_text(facts, "size_px")
     return f"{len(fact_list(facts, 'classes'))} classes, {size} × {size} pixels"
@@ -146,6 +153,7 @@ _STAGES: dict[str, tuple[str, Callable[[Facts], str]]] = _OUTSIDE | {
     "ingest_mr": ("Ingest MR", _ingest),
     "ingest_mask": ("Ingest masks", _ingest),
     "ingest": ("Ingest", _ingest),
+    "contact_sheet": ("Contact sheet", _contact_sheet),
     "prepare_lesions": ("Prepare lesions", _prepare_lesions),
     "train_lesions": ("Train lesion GAN", _train),
     "synthesize_lesions": ("Synthesize lesions", _synthesize),

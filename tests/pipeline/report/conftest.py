@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from pipeline.catalog import LESION_SCHEMA, SERIES_SCHEMA
 from pipeline.files import write_json
 from pipeline.prepared_set import VolumeSetWriter, write_image_set
 from pipeline.records import StageRecord
@@ -76,6 +77,8 @@ def _ingest(folder: Path) -> None:
             "advice": ["Copy it again.", "Copy it again.", "Open it in a viewer."],
         }
     ).write_parquet(folder / "quarantine.parquet")
+    for name, schema in (("series", SERIES_SCHEMA), ("lesions", LESION_SCHEMA)):
+        pl.DataFrame(schema=schema).write_parquet(folder / f"{name}.parquet")
 
 
 def _prepare_lesions(folder: Path) -> None:
