@@ -34,6 +34,8 @@ _FALL = 0.4  # of the range, within `_REACH_PX` on both sides
 _MARGIN_PX = 16
 _DEPTHS = (0.5, 0.2, _EQUAL)  # strokes are cut at these shares of the range below the brightest
 _HEIGHTS_PX = (5, 96)
+_CROSSINGS = 0.92  # strokes crossed along a line, for each character; folds of sharpened brain have fewer
+_SHARP_FALL = 0.44  # of the range, from the strokes to what surrounds them
 _MOST_PARTS, _MOST_GLYPHS = 3000, 300
 
 Image = NDArray[Any]
@@ -251,7 +253,7 @@ def _looks_written(members: Mask, group: _Parts, glyphs: int, height: float) -> 
     before = np.vstack([np.zeros((1, core.shape[1]), dtype=bool), core[:-1]])
     begun = (core & ~before).sum(axis=0)
     length = core.sum() / max(int(begun.sum()), 1)
-    return bool(begun.mean() >= 0.85 * glyphs and length <= 0.45 * height + 0.5)
+    return bool(begun.mean() >= _CROSSINGS * glyphs and length <= 0.45 * height + 0.5)
 
 
 def _is_stamped(view: _Slice, mask: Mask, members: Mask, group: _Parts, height: float) -> bool:
@@ -265,7 +267,7 @@ def _is_stamped(view: _Slice, mask: Mask, members: Mask, group: _Parts, height: 
     text[di : di + members.shape[0], dj : dj + members.shape[1]] = members
     near = ndimage.binary_dilation(text, structure=np.ones((3, 3), dtype=bool))
     ring = ndimage.binary_dilation(text, iterations=outer) & ~near & ~mask[window]
-    if not ring.any() or view.high - np.percentile(pixels[ring], 80) < 0.22 * view.span:
+    if not ring.any() or view.high - np.percentile(pixels[ring], 80) < _SHARP_FALL * view.span:
         return False
     constant = float(np.mean(pixels[text] >= view.high - 2 * _EQUAL * view.span))
     return constant >= (0.35 if height >= 14 else 0.12)
