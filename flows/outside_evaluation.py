@@ -115,8 +115,9 @@ def evaluate_pseudo_ct(
                 run.workspace, run.settings, folders[role], role, progress=progress
             )
 
-        catalogs = {role: run.take("ingest" if role == "ct" else f"ingest_{role}", read(role)) for role in folders}
-        named: dict[str, StageRecord] = dict(catalogs)
+        named: dict[str, StageRecord] = {
+            role: run.take("ingest" if role == "ct" else f"ingest_{role}", read(role)) for role in folders
+        }
         pairs = run.take(
             "prepare_mr_to_ct",
             lambda progress: prepare_outside_pairs(run.workspace, run.settings, named, progress=progress),
