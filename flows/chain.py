@@ -200,6 +200,14 @@ def newest_catalog(workspace: Workspace) -> StageRecord:
     )
 
 
+def only_ingested(workspace: Workspace) -> bool:
+    """Whether scans were ingested into the workspace, and no step of a track was ever begun."""
+    from pipeline.ledger import Ledger
+
+    stages = {row.stage for row in Ledger(workspace.ledger_path).rows()}
+    return "ingest" in stages and stages.isdisjoint(name for name, step in STEPS.items() if step.track is not None)
+
+
 @dataclass
 class Chain:
     """Walks the steps of one run and keeps their records.
@@ -219,12 +227,17 @@ class Chain:
     def path_to(self, targets: tuple[str, ...]) -> list[str]:
         """The steps to take, in order, so that every target is reached; the report comes after all others.
 
+        A report without new scans, of a workspace in which nothing but an ingest was ever taken, is a report on the data.
+
         Raises:
             InputError: a target belongs to a track that the settings leave out.
         """
         for target in targets:
             self._require_track(target)
-        wanted = set(self.order()) if "report" in targets else set()
+        wanted: set[str] = set()
+        if "report" in targets:
+            data_only = self.call.input_folder is None and only_ingested(self.call.workspace)
+            wanted = {"ingest"} if data_only else set(self.order())
         waiting = list(targets)
         while waiting:
             name = waiting.pop()

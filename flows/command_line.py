@@ -296,7 +296,7 @@ def report(
     device: _DeviceOption = None,
     debug: _DebugOption = False,
 ) -> None:
-    """Write the HTML report, taking every step that is not done yet; needs no Prefect."""
+    """Write the HTML report, taking every step not done yet; after an ingest alone, a report on the data."""
     _take(_options(workspace, config, overrides, device, debug), ("report",), input_folder)
 
 

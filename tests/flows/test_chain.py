@@ -59,6 +59,19 @@ def test_path_to_a_step_takes_its_needs_and_no_more(workspace: Workspace, target
     assert Chain(Call(workspace, RunSettings())).path_to((target,)) == path
 
 
+def test_a_report_after_an_ingest_alone_is_of_the_data(workspace: Workspace, tmp_path: Path) -> None:
+    ledger = Ledger(workspace.ledger_path)
+    ledger.complete(ledger.start("ingest", "k", {}), "c", 1.0, 1.0)
+    chain = Chain(Call(workspace, RunSettings()))
+    assert chain.path_to(("report",)) == ["ingest", "report"]
+    assert Chain(Call(workspace, RunSettings(), tmp_path)).path_to(("report",)) == list(STEPS)
+    ledger.start("contact_sheet", "k", {})
+    ledger.start("report", "k", {})
+    assert chain.path_to(("report",)) == ["ingest", "report"]
+    ledger.start("train_lesions", "k", {})
+    assert chain.path_to(("report",)) == list(STEPS)
+
+
 def test_report_of_one_track_leaves_the_other_out(workspace: Workspace) -> None:
     chain = Chain(Call(workspace, RunSettings(tracks=("lesions",))))
     assert chain.path_to(("report",)) == steps_of(("lesions",))
