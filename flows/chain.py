@@ -227,7 +227,7 @@ class Chain:
     def path_to(self, targets: tuple[str, ...]) -> list[str]:
         """The steps to take, in order, so that every target is reached; the report comes after all others.
 
-        A report without new scans, of a workspace in which nothing but an ingest was ever taken, is a report on the data.
+        A report without new scans, where nothing but an ingest was ever taken, is a report on the data.
 
         Raises:
             InputError: a target belongs to a track that the settings leave out.
