@@ -2,7 +2,7 @@
 
 from pipeline.ingest.source_tree import SourceFile
 
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima", ".seg"})
 _NOTES = frozenset({"readme", "license", "licence", "changes", "copying", "notice", "makefile", "version"})
 
 

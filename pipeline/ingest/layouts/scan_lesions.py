@@ -15,12 +15,31 @@ from pipeline.ingest.source_tree import Refusal, SourceFile
 from pipeline.safe_parse import parse_all
 
 
+@dataclass(frozen=True, eq=False)
+class PlacedVolume:
+    """What lesions need to know of a volume that was accepted.
+
+    Attributes:
+        geometry: its grid.
+        series_uid, frame_of_reference_uid: where it came with them.
+        sop_instance_uids: of its images, in order of k; that of a file of many frames stands at each k.
+        flags: see `ScanFacts`.
+    """
+
+    geometry: Geometry
+    series_uid: str | None
+    frame_of_reference_uid: str | None
+    sop_instance_uids: tuple[str, ...]
+    flags: tuple[str, ...]
+
+
 @dataclass
 class VolumePlaces:
-    """Which volume came from which files, and which files were refused."""
+    """Which volume came from which files and images, and which files were refused; volumes go by their words."""
 
     words: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    grids: dict[str, Geometry] = field(default_factory=dict)
+    volumes: dict[str, PlacedVolume] = field(default_factory=dict)
+    by_image: dict[str, set[str]] = field(default_factory=dict)
     contents: dict[str, str] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
 
@@ -32,7 +51,16 @@ class VolumePlaces:
             word = f"{volume.word}\0{count}"
         known = word in self.contents
         self.contents[word] = volume.content_sha256
-        self.grids[word] = volume.scan.geometry
+        facts = volume.scan.facts
+        self.volumes[word] = PlacedVolume(
+            volume.scan.geometry,
+            facts.series_uid,
+            facts.frame_of_reference_uid,
+            facts.sop_instance_uids,
+            facts.flags,
+        )
+        for uid in facts.sop_instance_uids:
+            self.by_image.setdefault(uid, set()).add(word)
         self._place(volume.names, word)
         return None if known else replace(volume, word=word)
 
@@ -62,7 +90,7 @@ def lesions(reading: Reading, places: VolumePlaces, rows: Sequence[LesionRow]) -
             yield Refusal(key[:1], refusal)
     words = [sorted(places.words[image]) for _, image in usable]
     tasks = [
-        MaskTask(files[mask].path, tuple(_grid(places.grids[word]) for word in candidates))
+        MaskTask(files[mask].path, tuple(_grid(places.volumes[word].geometry) for word in candidates))
         for (mask, _), candidates in zip(usable, words, strict=True)
     ]
     outcomes = parse_all(read_mask, tasks, reading.limits)
@@ -73,7 +101,7 @@ def lesions(reading: Reading, places: VolumePlaces, rows: Sequence[LesionRow]) -
             yield Refusal(key[:1], outcome.refusal or QuarantineError("UNREADABLE", "no result", "Copy it again."))
         else:
             word = candidates[outcome.result.grid]
-            yield from _lesions_of_mask(outcome.result, members, word, places.grids[word])
+            yield from _lesions_of_mask(outcome.result, members, word, places.volumes[word].geometry)
         reading.progress("masks read", count, len(tasks))
 
 

@@ -26,6 +26,7 @@ from pipeline.ingest.layouts.nifti_cases import (
     unusable,
 )
 from pipeline.ingest.layouts.scan_lesions import VolumePlaces, lesions
+from pipeline.ingest.layouts.structures import structure_lesions
 from pipeline.ingest.lesion_table import TABLE_NAME, LesionRow, read_lesion_table
 from pipeline.ingest.nifti_parsers import ImageTask
 from pipeline.ingest.scan_parsers import Paths
@@ -89,8 +90,7 @@ def _volumes(
         volume = _found(outcome.result, task_names)
         placed = places.accept(volume)
         yield placed or Refusal(task_names, _DUPLICATE)
-    for file in series.structures:
-        yield Refusal((file.name,), _STRUCTURE)
+    yield from structure_lesions(reading, places, series.structures)
     yield from lesions(reading, places, rows)
 
 
@@ -133,7 +133,6 @@ def _strays(tree: SourceTree, known: set[str]) -> list[SourceFile]:
     return [file for file in tree.files if file.name not in known and may_be_dicom(file) and file.size > 0]
 
 
-_STRUCTURE = QuarantineError("NOT_AN_IMAGE", "a segmentation or a structure set", "It is not read yet.")
 _DUPLICATE = QuarantineError(
     "DUPLICATE_SERIES", "the same series with the same voxels and grid a second time", "Nothing to do; one is kept."
 )

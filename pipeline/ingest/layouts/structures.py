@@ -1,0 +1,113 @@
+"""Lesions from DICOM segmentations and structure sets, on the volumes that were accepted.
+
+A file belongs to the volume that holds most of the images it names. A segmentation whose images are not there may still
+fit one volume of its series or frame of reference, on the grid of which all its frames lie; a structure set that names
+no image may fit one by the planes of its contours.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import QuarantineError
+from pipeline.ingest.found import Found, FoundMask, Reading
+from pipeline.ingest.layouts.scan_lesions import PlacedVolume, VolumePlaces
+from pipeline.ingest.source_tree import Refusal, SourceFile
+from pipeline.ingest.structure_parsers import DrawTask, Image, draw_structures, read_references
+from pipeline.safe_parse import parse_all
+from pipeline.scan_io.references import References
+
+RESAMPLED = "TILT_CORRECTED"
+"""Flag of volumes whose voxels are not where those of the images were."""
+
+_LOST = QuarantineError("UNREADABLE", "no result", "Copy it again.")
+_RESAMPLED = QuarantineError(
+    "IMAGE_RESAMPLED",
+    "structures of a series whose gantry tilt was corrected",
+    "Resample image and structures together before ingest.",
+)
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A file and the volumes it may be drawn on."""
+
+    file: SourceFile
+    words: tuple[str, ...]
+    by_images: bool
+
+
+def structure_lesions(reading: Reading, places: VolumePlaces, files: Sequence[SourceFile]) -> Iterator[Found]:
+    """Masks on the grids of their volumes, and a refusal for every file or structure that cannot be trusted.
+
+    Args:
+        reading: the input and how to read it.
+        places: the volumes that were accepted.
+        files: segmentations and structure sets.
+    """
+    drawings = []
+    outcomes = parse_all(read_references, [file.path for file in files], reading.limits)
+    for file, outcome in zip(files, outcomes, strict=True):
+        try:
+            if outcome.result is None:
+                raise outcome.refusal or _LOST
+            drawings.append(_Drawing(file, *_candidates(places, outcome.result)))
+        except QuarantineError as error:
+            yield Refusal((file.name,), error)
+    mapping = reading.settings.lesion_classes
+    tasks = [
+        DrawTask(
+            drawing.file.path,
+            tuple(_image(places.volumes[word]) for word in drawing.words),
+            drawing.by_images,
+            None if mapping is None else dict(mapping),
+        )
+        for drawing in drawings
+    ]
+    drawn = parse_all(draw_structures, tasks, reading.limits)
+    for count, (drawing, result) in enumerate(zip(drawings, drawn, strict=True), start=1):
+        name = drawing.file.name
+        if result.result is None:
+            yield Refusal((name,), result.refusal or _LOST)
+        else:
+            yield from (Refusal((name,), refusal) for refusal in result.result.refusals)
+            word = drawing.words[result.result.image]
+            for label in result.result.maps:
+                yield FoundMask(label.voxels, places.volumes[word].geometry, word, label.classes, name)
+        reading.progress("structures read", count, len(tasks))
+
+
+def _candidates(places: VolumePlaces, references: References) -> tuple[tuple[str, ...], bool]:
+    """Volumes that a file may be drawn on, and whether they hold images that it names.
+
+    Raises:
+        QuarantineError: MISSING_REFERENCE, IMAGE_RESAMPLED.
+    """
+    shared = Counter(word for uid in references.sop_instance_uids for word in places.by_image.get(uid, ()))
+    if shared:
+        most = max(shared.values())
+        words = [word for word, count in shared.items() if count == most]
+    elif references.kind == "structure_set" and references.sop_instance_uids:
+        words = []
+    else:
+        words = _of_series_or_frame(places, references)
+    if not words:
+        images, series = len(references.sop_instance_uids), len(references.series_uids)
+        found = f"{images} images in {series} series referred to, none of them among the volumes"
+        raise QuarantineError("MISSING_REFERENCE", found, "Add the series; if it was refused, see its own row.")
+    usable = sorted(word for word in words if RESAMPLED not in places.volumes[word].flags)
+    if not usable:
+        raise _RESAMPLED
+    return tuple(usable), bool(shared)
+
+
+def _of_series_or_frame(places: VolumePlaces, references: References) -> list[str]:
+    series, frames = set(references.series_uids), set(references.frame_of_reference_uids)
+    volumes = places.volumes.items()
+    of_series = [word for word, volume in volumes if volume.series_uid in series]
+    return of_series or [word for word, volume in volumes if volume.frame_of_reference_uid in frames]
+
+
+def _image(volume: PlacedVolume) -> Image:
+    grid = volume.geometry
+    return Image(grid.shape, tuple(grid.affine.ravel().tolist()), volume.sop_instance_uids)
