@@ -58,6 +58,7 @@ def print_summary(console: Console, workspace: Workspace, records: Mapping[str, 
         _print_results(console, results)
     _print_outputs(console, workspace, records)
     _print_quarantine(console, workspace, records)
+    _print_look_alikes(console, records)
     cached = sum(record.cached for record in records.values())
     console.print(
         f"\n{counted(len(records), 'step')}, {cached} of them found done, in {duration(seconds)}.", highlight=False
@@ -117,6 +118,17 @@ def _print_quarantine(console: Console, workspace: Workspace, records: Mapping[s
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _print_look_alikes(console: Console, records: Mapping[str, StageRecord]) -> None:
+    catalog = records.get("ingest")
+    count = catalog.facts.get("look_alikes", 0) if catalog else 0
+    if isinstance(count, int) and count:
+        text = (
+            f"\n{counted(count, 'pair')} of scans of different subjects show the same: maybe one patient under two ids."
+            " They are listed in the report and in look_alikes.parquet of the catalog."
+        )
+        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

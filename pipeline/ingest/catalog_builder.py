@@ -30,6 +30,7 @@ from pipeline.ingest.found import (
     Ignored,
     content_hash,
 )
+from pipeline.ingest.look_alikes import signature, write_look_alikes
 from pipeline.ingest.source_tree import Refusal
 from pipeline.ingest.stacks import StackWriter
 from pipeline.ingest.thumbnails import thumbnail
@@ -66,6 +67,8 @@ class CatalogBuilder:
         self._lesions: list[Row] = []
         self._quarantine: list[Row] = []
         self._thumbnails: dict[int, NDArray[np.float32]] = {}
+        self._signatures: dict[int, NDArray[np.float32]] = {}
+        self.look_alikes = 0
         self._mask_files: Counter[str] = Counter()
         self._refused_words: set[str] = set()
         self.ignored = 0
@@ -113,6 +116,8 @@ class CatalogBuilder:
         forgotten = set(subjects.values()) & set(self._forgotten)
         self._refuse_clusters(forgotten)
         catalog = write_catalog(self._folder, self._series, self._lesions, self._quarantine)
+        volumes = [self._series[number] for number in self._signatures]
+        self.look_alikes = write_look_alikes(self._folder, volumes, list(self._signatures.values()))
         if not forgotten:
             return catalog
         remove_subjects(self._folder, forgotten)
@@ -144,6 +149,7 @@ class CatalogBuilder:
         path = f"volumes/{series_id}.nii"
         voxels = found.scan.voxels
         write_nifti(self._folder / path, voxels, found.scan.geometry.affine, voxels.dtype)
+        self._signatures[len(self._series)] = signature(voxels, found.scan.geometry.affine)
         row = volume_row(found, self._pseudonyms, shifted=self._settings.dates == "shift")
         subject_id = self._subject_id(found.subject_word)
         self._series.append(row | {"series_id": series_id, "subject_id": subject_id, "path": path})

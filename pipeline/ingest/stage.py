@@ -43,7 +43,8 @@ def ingest(
 
     Returns:
         Record with the facts layout, layout_reason, series, subjects, lesions, quarantined (rows), quarantine_reasons,
-        modalities, subject_source, ignored (files that are no scans).
+        modalities, subject_source, ignored (files that are no scans), look_alikes (pairs of series of different
+        subjects that show the same).
 
     Raises:
         InputError: nothing there, no known layout, nothing usable in it.
@@ -104,7 +105,7 @@ def _read_input(
         kept = f"logs/quarantine-{name}.parquet"
         catalog.quarantine.write_parquet(context.workspace.root / kept)
         raise _nothing_usable(builder.refusals, kept)
-    return _facts(catalog, layout, reason, builder.ignored + tree.hidden)
+    return _facts(catalog, layout, reason, builder.ignored + tree.hidden) | {"look_alikes": builder.look_alikes}
 
 
 def _write_crosswalk(path: Path, crosswalk: Crosswalk) -> None:
