@@ -66,6 +66,9 @@ QUARANTINE_SCHEMA: dict[str, Any] = {
     "advice": pl.String,
 }
 
+LOOK_ALIKES_FILE = "look_alikes.parquet"
+"""Table of a catalog: one row a pair of series of different subjects that show the same."""
+
 _NULLABLE = frozenset(
     {
         "modality", "body_part", "sequence", "volume_label", "study_date", "tilt_degrees", "spacing_mm", "affine",

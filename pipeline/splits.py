@@ -7,7 +7,7 @@ published splits belongs to the strictest of them (test, then validation), and p
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from pipeline.deidentify import Pseudonymizer
 from pipeline.errors import SettingsError
@@ -20,7 +20,11 @@ _STRICTEST_FIRST = ("test", "validation", "train")
 
 
 def assign_splits(
-    workspace: Workspace, strata: Mapping[str, str], published: Mapping[str, set[str]], shares: SplitSettings
+    workspace: Workspace,
+    strata: Mapping[str, str],
+    published: Mapping[str, set[str]],
+    shares: SplitSettings,
+    together: Sequence[Collection[str]] = (),
 ) -> dict[str, str]:
     """Split of every subject in ``strata``; new subjects are added to the stored split.
 
@@ -29,6 +33,8 @@ def assign_splits(
         strata: subject -> stratum; subjects of one stratum are shared out evenly.
         published: subject -> splits that the source published for its images; may lack subjects.
         shares: shares of the splits.
+        together: groups of subjects that show the same and so belong on one side; those split before stay where they
+            are, and the others follow the strictest of them.
 
     Raises:
         SettingsError: the stored split was made with other shares.
@@ -49,9 +55,18 @@ def assign_splits(
         subjects[name] = next(split for split in _STRICTEST_FIRST if split in published[name])
     rest = {name: fraction for name, fraction in fractions.items() if name not in subjects}
     subjects |= _by_hash(rest, shares) if stored else _by_strata(rest, strata, shares)
+    for group in together:
+        subjects |= _one_side([name for name in group if name in strata], subjects, fractions)
     if fractions:
         write_json(workspace.splits_path, {"shares": wanted, "subjects": subjects})
     return {name: subjects[name] for name in strata}
+
+
+def _one_side(group: Sequence[str], subjects: Mapping[str, str], fresh: Collection[str]) -> dict[str, str]:
+    """The side of the new subjects of a group: that of the old ones, or of the first name where all are new."""
+    old = {subjects[name] for name in group if name not in fresh} or {subjects[name] for name in sorted(group)[:1]}
+    side = next((split for split in _STRICTEST_FIRST if split in old), None)
+    return {} if side is None else {name: side for name in group if name in fresh}
 
 
 def _by_hash(fractions: Mapping[str, float], shares: SplitSettings) -> dict[str, str]:

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from pipeline.catalog import LOOK_ALIKES_FILE
 from pipeline.geometry import to_canonical
 from pipeline.ingest.thumbnails import thumbnail
 from pipeline.near_duplicates import EDGE, reduce_images
@@ -29,9 +30,6 @@ copies that were scaled, shifted by a voxel and given noise of 2.5 % of their ra
 CHUNK = 512
 """Series compared at a time; bounds memory."""
 
-
-LOOK_ALIKES_FILE = "look_alikes.parquet"
-"""Table of a catalog: one row a pair of series of different subjects that show the same."""
 
 SCHEMA = {
     "series_id": pl.String,

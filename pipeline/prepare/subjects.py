@@ -4,14 +4,17 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.catalog import Catalog
+from pipeline.catalog import LOOK_ALIKES_FILE, Catalog
 from pipeline.settings import SplitSettings
 from pipeline.splits import assign_splits
 from pipeline.workspace import Workspace
 
 
 def split_subjects(workspace: Workspace, catalog: Catalog, shares: SplitSettings) -> dict[str, str]:
-    """Split of every subject in the catalog, stratified by body part, modalities and lesion classes."""
+    """Split of every subject in the catalog, stratified by body part, modalities and lesion classes.
+
+    Subjects that show the same scan are kept on one side.
+    """
     classes = _words(catalog.lesions, "lesion_class")
     bodies, modalities = _words(catalog.series, "body_part"), _words(catalog.series, "modality")
     strata = {
@@ -21,7 +24,18 @@ def split_subjects(workspace: Workspace, catalog: Catalog, shares: SplitSettings
     published: dict[str, set[str]] = {}
     for row in catalog.series.filter(pl.col("published_split").is_not_null()).to_dicts():
         published.setdefault(row["subject_id"], set()).add(row["published_split"])
-    return assign_splits(workspace, strata, published, shares)
+    return assign_splits(workspace, strata, published, shares, _groups(catalog))
+
+
+def _groups(catalog: Catalog) -> list[set[str]]:
+    """Subjects that ingest found to show the same, in groups."""
+    path = catalog.folder / LOOK_ALIKES_FILE
+    groups: list[set[str]] = []
+    if path.is_file():
+        for pair in pl.read_parquet(path, columns=["subject_id", "other_subject_id"]).iter_rows():
+            touching = [group for group in groups if not group.isdisjoint(pair)]
+            groups = [group for group in groups if group not in touching] + [set(pair).union(*touching)]
+    return groups
 
 
 def kept_in_split(row: dict[str, Any], splits: dict[str, str]) -> bool:

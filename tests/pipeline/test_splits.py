@@ -64,3 +64,21 @@ def test_other_keys_give_other_splits(tmp_path):
         assign_splits(Workspace.open(tmp_path / str(k), bytes([k] * 32)), subjects(40), {}, SHARES) for k in (1, 2)
     ]
     assert splits[0] != splits[1]
+
+
+def test_subjects_that_show_the_same_stay_on_one_side(workspace):
+    names = [f"sub-{number}" for number in range(30)]
+    groups = [{"sub-0", "sub-7", "sub-21"}, {"sub-3", "sub-4"}]
+    splits = assign_splits(workspace, dict.fromkeys(names, "x"), {}, SplitSettings(), groups)
+    assert all(len({splits[name] for name in group}) == 1 for group in groups)
+    assert set(splits.values()) == {"train", "validation", "test"}
+
+
+def test_a_late_subject_follows_the_one_it_looks_like_and_nobody_changes_sides(workspace):
+    names = [f"sub-{number}" for number in range(30)]
+    first = assign_splits(workspace, dict.fromkeys(names, "x"), {}, SplitSettings())
+    late = {f"late-{number}": names[number] for number in range(30)}
+    groups = [{new, old} for new, old in late.items()]
+    second = assign_splits(workspace, dict.fromkeys([*names, *late], "x"), {}, SplitSettings(), groups)
+    assert {name: second[name] for name in names} == first
+    assert all(second[new] == first[old] for new, old in late.items())

@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.ingest.look_alikes import LOOK_ALIKES_FILE, THRESHOLD, find_look_alikes, signature
+from pipeline.catalog import LOOK_ALIKES_FILE
+from pipeline.ingest.look_alikes import THRESHOLD, find_look_alikes, signature
 from pipeline.phantom import phantom_subject
 
 
