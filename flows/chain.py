@@ -61,6 +61,7 @@ class Step:
 
 def _ingest(call: Call, records: Records) -> StageRecord:
     if call.input_folder is None:
+        refuse_outside(call.workspace)
         return newest_catalog(call.workspace)
     from pipeline.ingest.stage import ingest
 
@@ -181,12 +182,10 @@ def newest_catalog(workspace: Workspace) -> StageRecord:
 
     Raises:
         InputError: nothing was ingested into this workspace yet.
-        WorkspaceError: it holds an evaluation of images from elsewhere.
     """
     from pipeline.ledger import Ledger
     from pipeline.stage_runner import verified_record
 
-    refuse_outside(workspace)
     for row in reversed(Ledger(workspace.ledger_path).rows("ingest")):
         if row.state in {"completed", "cached"}:
             record = verified_record(workspace.stage_folder("ingest", row.key))

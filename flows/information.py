@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.chain import newest_catalog
+from flows.outside_workspace import is_outside
 from flows.progress import duration
 from flows.words import workspace_option
 from pipeline.errors import InputError, WorkspaceError
@@ -115,7 +116,10 @@ def existing_workspace(folder: Path) -> Workspace:
 
 
 def quarantine_rows(folder: Path) -> list[dict[str, Any]]:
-    """Rows of the last ingest: of its catalog, or, where it refused everything and left none, those kept in logs/."""
+    """Rows of the last ingest: of its catalog, or, where it refused everything and left none, those kept in logs/.
+
+    An evaluation of images from elsewhere ingests several folders: all of them count.
+    """
     from pipeline.catalog import read_quarantine
 
     workspace = existing_workspace(folder)
@@ -125,6 +129,9 @@ def quarantine_rows(folder: Path) -> list[dict[str, Any]]:
             return read_quarantine(kept)
         if row.state in {"completed", "cached"}:
             break
+    if is_outside(workspace):
+        tables = sorted(workspace.root.glob("ingest/????????????????/quarantine.parquet"))
+        return list({row["path_hash"]: row for path in tables for row in read_quarantine(path)}.values())
     return read_quarantine(newest_catalog(workspace).path(workspace.root) / "quarantine.parquet")
 
 

@@ -8,13 +8,18 @@ from pipeline.workspace import Workspace
 _MARK = "outside.json"
 
 
+def is_outside(workspace: Workspace) -> bool:
+    """Whether the workspace is marked."""
+    return (workspace.root / _MARK).exists()
+
+
 def claim(workspace: Workspace) -> None:
     """Mark a new workspace; a marked one stays as it is.
 
     Raises:
         WorkspaceError: it is the workspace of a run.
     """
-    if (workspace.root / _MARK).exists():
+    if is_outside(workspace):
         return
     if Ledger(workspace.ledger_path).rows():
         raise WorkspaceError(
@@ -32,7 +37,7 @@ def refuse_outside(workspace: Workspace) -> None:
     Raises:
         WorkspaceError: the workspace is marked.
     """
-    if (workspace.root / _MARK).exists():
+    if is_outside(workspace):
         raise WorkspaceError(
             "A run goes on with the scans that were ingested into its workspace.",
             found="a workspace that holds evaluations of images from elsewhere",

@@ -123,10 +123,12 @@ def _read(
         for found in _found(Reading(tree, settings, context.progress), role):
             builder.add(found)
         catalog = builder.finish()
-    crosswalk = identity / f"crosswalk-{context.folder.name.removesuffix(PARTIAL_SUFFIX)}.json"
+    name = context.folder.name.removesuffix(PARTIAL_SUFFIX)
+    crosswalk = identity / f"crosswalk-{name}.json"
     write_json(crosswalk, builder.crosswalk)
     crosswalk.chmod(0o600)
     if not builder.accepted:
+        catalog.quarantine.write_parquet(context.workspace.root / "logs" / f"quarantine-{name}.parquet")
         raise _nothing_usable(role, builder.refusals)
     return _facts(catalog, role)
 
@@ -202,5 +204,5 @@ def _nothing_usable(role: Role, reasons: dict[str, int]) -> InputError:
         f"The {_TITLES[role]} folder must hold at least one usable volume.",
         found=f"everything was set aside: {rows}" if rows else "no image file and no DICOM series",
         allowed="NIfTI, MetaImage or NRRD files, or DICOM series (masks: image files only)",
-        change="Repair or convert the files; pictures have no geometry and no HU.",
+        change="See `scanloom quarantine list`; repair or convert the files. Pictures have no geometry and no HU.",
     )

@@ -82,6 +82,7 @@ def test_cohorts_end_to_end(invoke: Callable[..., Result], tmp_path: Path) -> No
 
 def test_pseudo_ct_end_to_end(invoke: Callable[..., Result], tmp_path: Path) -> None:
     ct, made = _volumes(tmp_path / "ct", 2, 0), _volumes(tmp_path / "made", 2, 30)
+    (made / "Ruth7.nii").write_bytes(b"no volume")
     call = ("evaluate", "mr-to-ct", "--ct", ct, "--pseudo-ct", made, "--workspace", tmp_path / "w")
     first = invoke(*call, *FAST)
     assert first.exit_code == 0, first.output
@@ -94,6 +95,9 @@ def test_pseudo_ct_end_to_end(invoke: Callable[..., Result], tmp_path: Path) -> 
     assert "CycleGAN" not in page
     assert "Ruth" not in page
     assert "5 of them found done" in invoke(*call).stdout
+    listed = invoke("quarantine", "list", "--workspace", tmp_path / "w")
+    assert listed.exit_code == 0, listed.output
+    assert "Nothing is in quarantine" not in listed.stdout
 
 
 def _refused(result: Result, exit_code: int, *words: str) -> None:
