@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     "docs/README.md",
     "docs/own-data.md",
+    "docs/quality-control.md",
     "docs/settings.md",
     "docs/training.md",
     "docs/synthesize.md",
