@@ -56,7 +56,7 @@ def enclosed(size: tuple[int, int], lines: Sequence[Points]) -> NDArray[np.bool_
 
 
 def roi_voxels(roi: Roi, grid: Geometry, slices: Mapping[str, Sequence[int]], *, by_images: bool) -> Indices:
-    """Flat indices, sorted, of the voxels of a structure.
+    """Flat indices of the voxels of a structure.
 
     Args:
         roi: the structure.
@@ -85,7 +85,7 @@ def roi_voxels(roi: Roi, grid: Geometry, slices: Mapping[str, Sequence[int]], *,
     for k, lines in planes.items():
         i, j = np.nonzero(enclosed((size[0], size[1]), list(lines.values())))
         parts.append(np.ravel_multi_index((i, j, np.full_like(i, k)), grid.shape))
-    voxels = np.sort(np.concatenate(parts)).astype(np.int64)
+    voxels = np.concatenate(parts).astype(np.int64)
     if not voxels.size:
         found = f"{len(roi.contours)} contours that enclose no voxel center"
         raise QuarantineError("EMPTY_LESION", found, "Leave the structure out, or use an image of smaller voxels.")

@@ -1,5 +1,6 @@
 """Segments onto a voxel grid, by the position of every frame."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class _Voxels:
 def segment_voxels(
     segmentation: Segmentation, wanted: Collection[int], grid: Geometry
 ) -> Mapping[int, Indices | QuarantineError]:
-    """Flat indices, sorted, of the voxels of every wanted segment, or why it has none.
+    """Flat indices of the voxels of every wanted segment, or why it has none.
 
     Reasons: MASK_GRID_MISMATCH for a frame beside the voxels of the image; OUTSIDE_GRID; REPEATED_FRAMES for two frames
     of a segment in one place, e.g. of two time points; EMPTY_LESION.
@@ -55,10 +56,11 @@ def _drawn(
 ) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
     """Segments in a frame, with the rows and columns of their pixels."""
     values = segmentation.values(frame)
-    for number in np.unique(values).tolist():
+    for number in [frame.segment] if frame.segment is not None else np.unique(values).tolist():
         if number in wanted:
             rows, columns = np.nonzero(values == number)
-            yield number, rows, columns
+            if rows.size:
+                yield number, rows, columns
 
 
 def _add(segment: _Voxels, frame: Frame, grid: Geometry, rows: NDArray[Any], columns: NDArray[Any]) -> None:
@@ -74,11 +76,11 @@ def _add(segment: _Voxels, frame: Frame, grid: Geometry, rows: NDArray[Any], col
 
 
 def _voxels(frame: Frame, grid: Geometry, rows: NDArray[Any], columns: NDArray[Any]) -> Indices:
-    """Flat indices of the voxels at the pixels of a frame."""
-    _check_steps(frame, grid)
-    pixels = np.stack([columns, rows, np.zeros_like(rows), np.ones_like(rows)], axis=1)
-    index = grid.to_index((pixels @ frame.affine.T)[:, :3])
-    voxels = np.rint(index).astype(np.int64)
+    """Flat indices of the voxels at the pixels of a frame; what holds at their outermost ones holds at all."""
+    steps = _steps(frame, grid)
+    outermost = np.array(list(itertools.product((columns.min(), columns.max()), (rows.min(), rows.max()))))
+    index = grid.to_index((np.column_stack([outermost, np.tile([0, 1], (4, 1))]) @ frame.affine.T)[:, :3])
+    voxels = np.rint(index[0]).astype(np.int64) + (outermost - outermost[0]) @ steps.T
     off = np.abs(index - voxels)
     if off.max() > FRAME_TOLERANCE:
         worst = float(np.linalg.norm(off * grid.spacing_mm, axis=1).max())
@@ -87,19 +89,27 @@ def _voxels(frame: Frame, grid: Geometry, rows: NDArray[Any], columns: NDArray[A
     if beyond.max() > 0:
         found = f"a segment that reaches {(beyond * grid.spacing_mm).max():.3g} mm beyond the image"
         raise QuarantineError("OUTSIDE_GRID", found, "Add the missing slices, or draw on the grid of the image.")
-    return np.ravel_multi_index((voxels[:, 0], voxels[:, 1], voxels[:, 2]), grid.shape).astype(np.int64)
+    strides = np.array([grid.shape[1] * grid.shape[2], grid.shape[2], 1]) @ np.column_stack([steps, voxels[0]])
+    return np.asarray(strides[2] + (columns - columns.min()) * strides[0] + (rows - rows.min()) * strides[1])
 
 
-def _check_steps(frame: Frame, grid: Geometry) -> None:
-    """Refuse pixels that are not as large as voxels, or do not run along two axes of the image, or slices too far."""
-    steps = np.linalg.solve(grid.affine[:3, :3], frame.affine[:3, :2])
-    along = np.abs(np.rint(steps))
-    if np.abs(steps - np.rint(steps)).max() > FRAME_TOLERANCE or along.sum(axis=0).tolist() != [1, 1]:
+def _steps(frame: Frame, grid: Geometry) -> Indices:
+    """Voxels from one column, and from one row, to the next, (3, 2).
+
+    Raises:
+        QuarantineError: MASK_GRID_MISMATCH for pixels that are not as large as voxels, or do not run along two axes of
+            the image, or for slices too far apart.
+    """
+    exact = np.linalg.solve(grid.affine[:3, :3], frame.affine[:3, :2])
+    steps = np.rint(exact).astype(np.int64)
+    along = np.abs(steps)
+    if np.abs(exact - steps).max() > FRAME_TOLERANCE or along.sum(axis=0).tolist() != [1, 1]:
         sizes = " x ".join(f"{size:.4g}" for size in np.linalg.norm(frame.affine[:3, :2], axis=0))
         raise _mismatch(f"a frame of {sizes} mm pixels that does not run along two axes of the image")
     across = grid.spacing_mm[int(np.argmin(along.sum(axis=1)))]
     if frame.slice_spacing_mm is not None and frame.slice_spacing_mm > _LARGEST_RATIO * across:
         raise _mismatch(f"frames {frame.slice_spacing_mm:.4g} mm apart on slices {across:.4g} mm apart")
+    return steps
 
 
 def _mismatch(found: str) -> QuarantineError:
@@ -112,4 +122,4 @@ def _result(segment: _Voxels) -> Indices | QuarantineError:
         return segment.refusal
     if not segment.parts:
         return QuarantineError("EMPTY_LESION", "a segment without voxels", "Leave the segment out.")
-    return np.sort(np.concatenate(segment.parts))
+    return np.concatenate(segment.parts)

@@ -4,21 +4,19 @@ A frame is placed by its position, orientation and spacing; the order of frames 
 segmentation belongs to the segment from half of Maximum Fractional Value on.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels import get_decoder
-from pydicom.sr._concepts_dict import concepts
-from pydicom.sr._snomed_dict import mapping as snomed_codes
 from pydicom.uid import UID
 
 from pipeline.errors import InputError, QuarantineError
 from pipeline.geometry import Affine, affine_from_dicom, slice_normal
+from pipeline.scan_io.coded_terms import term_of
 from pipeline.scan_io.dicom.attributes import Attributes, DatasetAttributes
 from pipeline.scan_io.dicom.guard import check_pixel_claims
 from pipeline.scan_io.dicom.transfer_syntaxes import BIG_ENDIAN, NATIVE, undecodable
@@ -100,17 +98,6 @@ def segments(root: Attributes) -> list[Segment]:
     if not found:
         raise QuarantineError("EMPTY_STRUCTURE_SET", "no segment", "Nothing to do, unless segments were lost.")
     return [found[number] for number in sorted(found)]
-
-
-def term_of(scheme: str, value: str) -> str | None:
-    """Keyword of a code in the dictionaries of pydicom, None for a code that they lack.
-
-    >>> term_of("SRT", "T-62000"), term_of("SCT", "10200004"), term_of("99LOCAL", "1")
-    ('Liver', 'Liver', None)
-    """
-    if scheme == "SRT":
-        scheme, value = "SCT", str(snomed_codes["SRT"].get(value, ""))
-    return _terms(scheme).get(value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,17 +228,3 @@ def _segment(number: int, item: Attributes) -> Segment:
     known = scheme is not None and value is not None
     term = term_of(str(scheme), str(value)) if known else None
     return Segment(number, item.text("SegmentLabel") or "", f"{scheme}:{value}" if known else None, term)
-
-
-@cache
-def _terms(scheme: str) -> Mapping[str, str]:
-    """Code value → keyword; of several keywords that which PS3.16 lists in context groups, then the shortest."""
-    ranked = [
-        (not groups, len(keyword), keyword, value)
-        for keyword, codes in concepts.get(scheme, {}).items()
-        for value, (_, groups) in codes.items()
-    ]
-    terms: dict[str, str] = {}
-    for _, _, keyword, value in sorted(ranked):
-        terms.setdefault(value, keyword)
-    return terms

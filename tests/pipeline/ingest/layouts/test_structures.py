@@ -219,6 +219,13 @@ def _shifted(made, amount_mm):
         ),
         (
             lambda made: setattr(
+                made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0], "PixelSpacing", ["1.5", "1.56"]
+            ),
+            "MASK_GRID_MISMATCH",
+            "mm beside",
+        ),
+        (
+            lambda made: setattr(
                 made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0], "SpacingBetweenSlices", 8
             ),
             "MASK_GRID_MISMATCH",
@@ -238,7 +245,7 @@ def _shifted(made, amount_mm):
         (lambda made: setattr(made, "SegmentSequence", Sequence()), "EMPTY_STRUCTURE_SET", "no segment"),
         (lambda made: setattr(made, "TotalPixelMatrixRows", 10), "UNSUPPORTED_SEGMENTATION", "of a slide"),
     ],
-    ids=["between", "outside", "pixels", "gaps", "truncated", "frames", "rows", "repeated", "segments", "slide"],
+    ids="between outside pixels drift gaps truncated frames rows repeated segments slide".split(),  # noqa: SIM905
 )  # fmt: skip
 def test_a_segmentation_with_a_fault_is_refused_with_numbers(inputs, run_ingest, series, change, reason, found):
     made = _segmentation(inputs.root / "s.dcm", series, _mask(ONE))
