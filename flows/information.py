@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.chain import newest_catalog
-from flows.outside_workspace import is_outside
+from flows.outside_workspace import is_outside, judged_catalogs
 from flows.progress import duration
 from flows.words import workspace_option
 from pipeline.errors import InputError, WorkspaceError
@@ -130,8 +130,8 @@ def quarantine_rows(folder: Path) -> list[dict[str, Any]]:
         if row.state in {"completed", "cached"}:
             break
     if is_outside(workspace):
-        tables = sorted(workspace.root.glob("ingest/????????????????/quarantine.parquet"))
-        return list({row["path_hash"]: row for path in tables for row in read_quarantine(path)}.values())
+        tables = [folder / "quarantine.parquet" for folder in judged_catalogs(workspace)]
+        return [row for path in tables for row in read_quarantine(path)]
     return read_quarantine(newest_catalog(workspace).path(workspace.root) / "quarantine.parquet")
 
 

@@ -1,8 +1,11 @@
 """A mark on workspaces that hold evaluations of images from elsewhere, so that no run takes these for its scans."""
 
+from pathlib import Path
+
 from pipeline.errors import WorkspaceError
-from pipeline.files import write_json
+from pipeline.files import read_json, write_json
 from pipeline.ledger import Ledger
+from pipeline.stage_runner import RECORD_FILE
 from pipeline.workspace import Workspace
 
 _MARK = "outside.json"
@@ -11,6 +14,18 @@ _MARK = "outside.json"
 def is_outside(workspace: Workspace) -> bool:
     """Whether the workspace is marked."""
     return (workspace.root / _MARK).exists()
+
+
+def judged_catalogs(workspace: Workspace) -> list[Path]:
+    """Catalog folders of the last evaluation; all that there are where none was finished yet."""
+    records = {path.parent: read_json(path) for path in sorted(workspace.root.glob(f"ingest/*/{RECORD_FILE}"))}
+    ended = [row for row in Ledger(workspace.ledger_path).rows() if row.stage.startswith("evaluate_outside_")]
+    for row in reversed(ended):
+        made = workspace.stage_folder(row.stage, row.key) / RECORD_FILE
+        if made.is_file():
+            inputs = set(read_json(made)["inputs"].values())
+            return [folder for folder, stored in records.items() if stored["record"]["content_sha256"] in inputs]
+    return list(records)
 
 
 def claim(workspace: Workspace) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.information import existing_workspace, quarantine_rows
+from flows.outside_workspace import is_outside
 from flows.requests import Options
 from flows.stage_commands import run_steps
 from flows.words import counted, workspace_option
@@ -29,6 +30,11 @@ def retry_quarantined(console: Console, options: Options, ids: Sequence[str]) ->
     workspace = existing_workspace(options.workspace)
     before = quarantine_rows(options.workspace)
     hashes = [_row_id(before, item, options.workspace) for item in ids]
+    if is_outside(workspace):
+        with workspace.locked():
+            retry(workspace.identity, _names(workspace.identity, hashes) if hashes else None)
+        console.print("Give the same `scanloom evaluate` command again: what was refused is read anew.")
+        return
     source = last_input(workspace.identity)
     if source is None or not source.exists():
         raise InputError(

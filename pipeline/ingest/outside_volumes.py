@@ -25,6 +25,7 @@ from pipeline.ingest.found import Found, FoundVolume, Ignored, Reading
 from pipeline.ingest.layouts.dicom_names import may_be_dicom
 from pipeline.ingest.layouts.dicom_series import DicomReading
 from pipeline.ingest.layouts.nifti_cases import IMAGE_FILE_SUFFIXES, NiftiCase, read_cases, refused_pairs, unusable
+from pipeline.ingest.retries import retries
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree, looks_dicom, walk
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.scan_io import Scan
@@ -90,6 +91,7 @@ def ingest_outside_volumes(
         hashes={
             "input": fingerprint(hashes, pseudonymizer),
             "identity": sha256_bytes(b"identity\0" + key),
+            "retries": str(retries(workspace.identity)),
             "forgotten": sha256_json(sorted(forgotten_subjects(workspace.identity))),
         },
         progress=progress,

@@ -98,6 +98,10 @@ def test_pseudo_ct_end_to_end(invoke: Callable[..., Result], tmp_path: Path) -> 
     listed = invoke("quarantine", "list", "--workspace", tmp_path / "w")
     assert listed.exit_code == 0, listed.output
     assert "Nothing is in quarantine" not in listed.stdout
+    (made / "Ruth7.nii").unlink()
+    assert invoke("quarantine", "retry", "--workspace", tmp_path / "w").exit_code == 0
+    assert "0 of them found done" in invoke(*call).stdout
+    assert "Nothing is in quarantine" in invoke("quarantine", "list", "--workspace", tmp_path / "w").stdout
 
 
 def _refused(result: Result, exit_code: int, *words: str) -> None:
