@@ -10,7 +10,7 @@ from pydicom.multival import MultiValue
 
 from pipeline.errors import QuarantineError
 
-_PADDING = " \0\t\r\n\f\v"
+_PADDING = " \0\t\r\n\f\v\x1c\x1d\x1e\x1f\x85\xa0"
 BY_REPRESENTATION = frozenset({"PixelPaddingValue", "PixelPaddingRangeLimit"})
 """Stored values: signed where PixelRepresentation is 1 (PS3.3 C.7.5.1.1.2), whatever VR a writer chose."""
 

@@ -122,7 +122,7 @@ _EXPLICIT, _IMPLICIT, _LONG = struct.Struct("<HH2sH"), struct.Struct("<HHL"), st
 _FIRST_PIXELS = 0x7FE00008
 """FloatPixelData; what comes from here on holds pixels or follows them."""
 
-_CREATORS = {group << 16 | block for group, _ in PRIVATE for block in range(0x10, 0x100)}
+_CREATORS = {group << 16 | block for group, _ in PRIVATE for block in (0, *range(0x10, 0x100))}
 _BLOCKS = {group << 16 | block << 8 | offset for group, offset in PRIVATE for block in range(0x10, 0x100)}
 _WANTED = frozenset({*TAGS.values(), *_CREATORS, *_BLOCKS})
 _VRS = {tag: str(entry[0]).encode() for tag, entry in DicomDictionary.items()}
