@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from pipeline.catalog import Catalog, read_catalog
+from pipeline.catalog import LOOK_ALIKES_FILE, Catalog, read_catalog
 from pipeline.files import write_text
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.report.cohort_flags import cohort_flags
@@ -23,7 +23,7 @@ from pipeline.stage_runner import Stage, StageContext, run_stage
 from pipeline.workspace import Workspace
 
 STAGE_NAME = "contact_sheet"
-SHEET_FILE, LOOK_ALIKES_FILE = "sheet.json", "look_alikes.parquet"
+SHEET_FILE = "sheet.json"
 
 
 class ContactSheet(BaseModel):
@@ -122,7 +122,7 @@ def _look_alike_flags(pairs: Sequence[Mapping[str, Any]]) -> dict[str, list[Flag
     found: dict[str, list[Flag]] = {}
     for pair in pairs:
         for own, other in (("", "other_"), ("other_", "")):
-            text = f"{pair['kind']} as {pair[other + 'series_id']} of {pair[other + 'subject_id']}"
+            text = f"{pair['kind']}: {pair[other + 'series_id']} of {pair[other + 'subject_id']}"
             found.setdefault(pair[own + "series_id"], [Flag(code="LOOK_ALIKE", found=text)])
     return found
 

@@ -206,7 +206,8 @@ def _look_alike_table(pairs: Sequence[Mapping[str, Any]]) -> TableView | None:
         Column(key="similarity", title="Similarity", digits=4),
     )
     caption = (
-        f"{len(pairs)} pairs of series with equal or nearly equal pixels, most alike first; at most 100 are shown."
+        f"{len(pairs)} pairs of series of different subjects with equal or nearly equal pixels, most alike first; "
+        f"at most {_LOOK_ALIKES_SHOWN} are shown."
     )
     return table_view(
         ResultTable(key="qc_look_alikes", title="Look-alikes", caption=caption, columns=columns, rows=rows)
