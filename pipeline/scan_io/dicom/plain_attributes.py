@@ -105,6 +105,9 @@ class PlainAttributes:
         if (group, offset) not in PRIVATE:
             raise NotPlain
         name, first = creator.encode("latin-1"), group << 16
+        vr, content = self._values.get(first, (b"UL", b"\0\0\0\0"))
+        if vr != b"UL" or len(content) != 4:  # a group length that pydicom stumbles over
+            raise NotPlain
         for tag, told in self._values.items():
             if not first + 0x10 <= tag <= first + 0xFF:
                 continue
