@@ -19,7 +19,7 @@ import polars as pl
 SERIES_SCHEMA: dict[str, Any] = {
     "series_id": pl.String,  # pseudonym
     "subject_id": pl.String,  # pseudonym, or near-duplicate cluster where the source has no subjects
-    "subject_source": pl.String,  # patient_id | study | bids | file | case | near_duplicates
+    "subject_source": pl.String,  # patient_id | study | bids | file | case | table | near_duplicates
     "kind": pl.String,  # volume | image
     "source": pl.String,  # dicom | nifti | metaimage | nrrd | class_folders | medmnist_npz | slice_pairs
     "modality": pl.String,  # MR | CT | null for images of unknown origin

@@ -18,6 +18,7 @@ _SUBJECT_SOURCES = {
     "bids": "the BIDS subject in the file's path",
     "file": "the file name: one subject a file",
     "case": "the case number in the file's name",
+    "table": "the subject column of the table of labels",
     "near_duplicates": "clusters of near-identical images, for the source names no subjects",
 }
 

@@ -1,32 +1,45 @@
-"""Images sorted into one folder for each class: ``<class>/*.png`` or ``<train|val|test>/<class>/*.png``.
+"""Images of one class each: by the folder they lie in, or by a table at the root.
 
-Each image is one lesion example of its folder's class. There are no subjects in such a set; clusters of near-copies
-stand in for them.
+Folders are ``<class>/*.png`` or ``<train|val|test>/<class>/*.png``; ``ingest.lesion_classes`` may rename or leave out
+classes. The table ``labels.csv``, ``.tsv`` or ``.parquet`` has the columns ``image_path`` (relative to the root) and
+``lesion_class``, and may have ``subject`` and ``split``; where it is there, folders and the mapping mean nothing. Each
+image is one lesion example. Without subjects, clusters of near-copies stand in for them.
 """
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pipeline.errors import InputError, QuarantineError
 from pipeline.ingest.allow_list import is_class_name
-from pipeline.ingest.found import Found, FoundImage, Ignored, Layout, Reading
+from pipeline.ingest.found import NEAR_DUPLICATES, Found, FoundImage, Ignored, Layout, Reading
+from pipeline.ingest.image_labels import FORM, SPLITS, ImageLabel, read_image_labels
 from pipeline.ingest.images import IMAGE_SUFFIXES, read_images
 from pipeline.ingest.isolated import parse_each
 from pipeline.ingest.layouts import slice_pairs
 from pipeline.ingest.layouts.claims import claimed
+from pipeline.ingest.lesion_classes import lesion_class_of
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree
+from pipeline.ingest.table_files import find_table, table_names
 
-SPLIT_FOLDERS = {
-    "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""Folder names, in lower case, that are a published split."""
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Images by what is known of them, those that are left out, and what cannot be used."""
+
+    labeled: dict[str, ImageLabel]
+    left_out: int
+    refusals: list[Refusal]
 
 
 def recognize(tree: SourceTree) -> str | None:
     """See `Layout.recognize`; images that a more special layout knows are left to it."""
     special = claimed(tree)
-    placed = [place for file in tree.files if file.name not in special and (place := _place(file)) is not None]
+    images = [file for file in tree.files if file.name not in special and file.suffix in IMAGE_SUFFIXES]
+    tables = sorted(table_names(FORM.stem) & tree.named().keys())
+    if images and tables:
+        return f"{len(images)} images, with {', '.join(tables)}"
+    placed = [place for file in images if (place := _place(file)) is not None]
     if not placed or slice_pairs.recognize(tree) is not None:
         return None
     splits = sorted({split for split, _ in placed if split is not None})
@@ -36,25 +49,65 @@ def recognize(tree: SourceTree) -> str | None:
 
 
 def read(reading: Reading) -> Iterator[Found]:
-    """See `Layout.read`."""
-    files = [file for file in reading.tree.files if file.suffix in IMAGE_SUFFIXES]
-    places = {file.path: (file, place) for file in files if (place := _place(file)) is not None}
-    _check_class_names({lesion_class for _, (_, lesion_class) in places.values()})
-    yield Ignored(len(reading.tree.files) - len(files))
-    for file in files:
-        if file.path not in places:
-            found = f"an image {len(file.parts) - 1} folders deep"
-            yield Refusal((file.name,), QuarantineError("NO_CLASS", found, "Put it directly into a class folder."))
-    for count, outcome in enumerate(parse_each(read_images, list(places), reading.limits), start=1):
-        file, (split, lesion_class) = places[outcome.task]
+    """See `Layout.read`.
+
+    Raises:
+        InputError: a table of another form, folder names that cannot be classes.
+    """
+    images = {file.name: file for file in reading.tree.files if file.suffix in IMAGE_SUFFIXES}
+    table = find_table(reading.tree, FORM)
+    labels = None if table is None else read_image_labels(table, reading.limits)
+    found = _by_folder(reading, images) if labels is None else _by_table(labels, images)
+    yield Ignored(len(reading.tree.files) - len(images) + found.left_out)
+    yield from found.refusals
+    files = {images[name].path: images[name] for name in found.labeled}
+    for count, outcome in enumerate(parse_each(read_images, list(files), reading.limits), start=1):
+        name = files[outcome.task].name
         if outcome.result is None:
-            yield Refusal((file.name,), outcome.refusal or _lost())
+            yield Refusal((name,), outcome.refusal or _lost())
         else:
+            label = found.labeled[name]
             yield FoundImage(
-                outcome.result, "class_folders", f"image\0{file.name}", (file.name,),
-                lesion_class=lesion_class, published_split=split,
+                outcome.result, "class_folders", f"image\0{name}", (name,), subject_word=label.subject,
+                subject_source=NEAR_DUPLICATES if label.subject is None else "table",
+                lesion_class=label.lesion_class, published_split=label.split,
             )  # fmt: skip
-        reading.progress("images read", count, len(places))
+        reading.progress("images read", count, len(files))
+
+
+def _by_folder(reading: Reading, images: dict[str, SourceFile]) -> _Sorted:
+    """Class and split of each image by the folders it lies in."""
+    mapping = reading.settings.lesion_classes
+    placed = {name: place for name, file in images.items() if (place := _place(file)) is not None}
+    if mapping is None:
+        _check_class_names({folder for _, folder in placed.values()})
+    labeled = {
+        name: ImageLabel(lesion_class, split=split)
+        for name, (split, folder) in placed.items()
+        if (lesion_class := lesion_class_of(folder, mapping)) is not None
+    }
+    refusals = []
+    for name, file in images.items():
+        if name not in placed:
+            found = f"an image {len(file.parts) - 1} folders deep"
+            refusals.append(Refusal((name,), _no_class(found, "Put it directly into a class folder.")))
+    return _Sorted(labeled, len(placed) - len(labeled), refusals)
+
+
+def _by_table(labels: dict[str, ImageLabel], images: dict[str, SourceFile]) -> _Sorted:
+    """Labels of the images that are there, and refusals of images and rows without the other."""
+    unlabeled = _no_class("an image that the table of labels does not list", "Add a line for it, or take it out.")
+    advice = "Correct the path in the table of labels, or add the file."
+    refusals = [Refusal((name,), unlabeled) for name in images if name not in labels]
+    for name, label in labels.items():
+        if name not in images:
+            missing = QuarantineError("MISSING_REFERENCE", f"{label.place}: an image that is not in the input", advice)
+            refusals.append(Refusal((name,), missing))
+    return _Sorted({name: label for name, label in labels.items() if name in images}, 0, refusals)
+
+
+def _no_class(found: str, advice: str) -> QuarantineError:
+    return QuarantineError("NO_CLASS", found, advice)
 
 
 def _place(file: SourceFile) -> tuple[str | None, str] | None:
@@ -62,9 +115,9 @@ def _place(file: SourceFile) -> tuple[str | None, str] | None:
     if file.suffix not in IMAGE_SUFFIXES:
         return None
     folders = file.parts[:-1]
-    if len(folders) == 2 and folders[0].lower() in SPLIT_FOLDERS:
-        return SPLIT_FOLDERS[folders[0].lower()], folders[1]
-    return (None, folders[0]) if len(folders) == 1 and folders[0].lower() not in SPLIT_FOLDERS else None
+    if len(folders) == 2 and folders[0].lower() in SPLITS:
+        return SPLITS[folders[0].lower()], folders[1]
+    return (None, folders[0]) if len(folders) == 1 and folders[0].lower() not in SPLITS else None
 
 
 def _check_class_names(names: set[str]) -> None:

@@ -82,3 +82,111 @@ def test_sizes_and_types_are_kept_apart(inputs, run_ingest):
         "stacks/40x50-uint8.npy", "stacks/40x50x3-uint8.npy", "stacks/50x40-uint16.npy",
     ]  # fmt: skip
     assert series.filter(pl.col("shape").list.len() == 3)["shape"].to_list() == [[40, 50, 3]]
+
+
+def _rows(result):
+    table = result.catalog.series.join(result.catalog.lesions, on="series_id", suffix="_lesion")
+    return {result.catalog.image(row).tobytes(): row for row in table.to_dicts()}
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
+def test_a_table_at_the_root_tells_class_subject_and_split_whatever_the_folders(inputs, run_ingest, ending):
+    listed = []
+    for number in range(4):
+        name = f"deep/{'ab'[number % 2]}/Züge {number}.png"
+        inputs.image(name, _smooth(number))
+        split = ("train", "Val", "TESTING", "test")[number]
+        listed.append((f"./{name}", ("cyst", "ring")[number // 2], f"P{min(number, 2)}", split))
+    table = pl.DataFrame(listed, schema=["image_path", "lesion_class", "subject", "split"], orient="row")
+    path = inputs.root / f"labels{ending}"
+    if ending == ".parquet":
+        table.write_parquet(path)
+    else:
+        table.write_csv(path, separator="," if ending == ".csv" else "\t", include_bom=ending == ".csv")
+    result = run_ingest()
+    facts = result.record.facts
+    assert (facts["layout"], facts["layout_reason"]) == ("class_folders", f"4 images, with labels{ending}")
+    assert (facts["subjects"], facts["subject_source"], facts["ignored"], result.reasons()) == (3, ["table"], 1, [])
+    rows = _rows(result)
+    found = [rows[_smooth(number).tobytes()] for number in range(4)]
+    assert [row["lesion_class"] for row in found] == ["cyst", "cyst", "ring", "ring"]
+    assert [row["published_split"] for row in found] == ["train", "validation", "test", "test"]
+    assert found[2]["subject_id"] == found[3]["subject_id"] != found[1]["subject_id"]
+    stored = b"".join(path.read_bytes() for path in result.catalog.folder.rglob("*") if path.is_file())
+    assert b"Z\xc3\xbcge" not in stored
+
+
+def test_a_table_without_subjects_leaves_them_to_near_copies(inputs, run_ingest):
+    for number, seed in enumerate((0, 0, 1)):
+        inputs.image(f"{number}.png", _smooth(seed))
+    inputs.text("labels.csv", "lesion_class,image_path\ncyst,0.png\ncyst,1.png\nring,2.png\nring,2.png\n")
+    facts = run_ingest().record.facts
+    assert (facts["subjects"], facts["subject_source"]) == (2, ["near_duplicates"])
+    assert facts["lesion_classes"] == {"cyst": 2, "ring": 1}
+
+
+def test_images_and_lines_without_the_other_are_refused_by_line_and_never_by_path(inputs, run_ingest):
+    inputs.image("a/1.png")
+    inputs.image("a/2.png", seed=2)
+    inputs.text("labels.csv", "image_path,lesion_class\na/1.png,cyst\nJANE.png,cyst\n../a/2.png,cyst\n/etc/passwd,x\n")
+    result = run_ingest()
+    assert result.reasons() == ["MISSING_REFERENCE"] * 3 + ["NO_CLASS"]
+    found = set(result.catalog.quarantine["found"])
+    assert {f"line {line}: an image that is not in the input" for line in (3, 4, 5)} < found
+    assert "JANE" not in " ".join(found)
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        ("image_path\n1.png\n", "missing: lesion_class"),
+        ("image_path,lesion_class,age\n1.png,cyst,7\n", "unknown or repeated: 1"),
+        ("image_path,lesion_class\n1.png,=cmd()\n", "line 2: lesion_class"),
+        ("image_path,lesion_class\n,cyst\n", "line 2: image_path is empty"),
+        ("image_path,lesion_class,subject\n1.png,cyst,\n", "line 2: subject is empty"),
+        ("image_path,lesion_class,subject\n1.png,cyst,unknown\n", "line 2: subject is a placeholder"),
+        ("image_path,lesion_class,split\n1.png,cyst,JANE\n", "line 2: split is none of"),
+        ("image_path,lesion_class\n1.png,cyst\n./1.png,ring\n", "line 3: an image that an earlier line gives another"),
+        (
+            "image_path,lesion_class,subject,split\n1.png,cyst,P1,train\n2.png,cyst,P1,test\n",
+            "line 3: a subject that an earlier line puts into another part",
+        ),
+        ("image_path;lesion_class\n1.png;cyst\n", "1 columns"),
+    ],
+)
+def test_a_mangled_table_of_labels_stops_the_run_and_is_not_quoted(inputs, run_ingest, table, found):
+    inputs.image("1.png")
+    inputs.text("labels.csv", table)
+    with pytest.raises(InputError) as caught:
+        run_ingest()
+    assert found in caught.value.found
+    assert "labels.csv" in caught.value.change
+    assert "JANE" not in str(caught.value)
+    assert "cmd" not in str(caught.value)
+
+
+def test_a_subject_that_looks_like_a_formula_is_a_pseudonym_like_any_other(inputs, run_ingest):
+    inputs.image("1.png")
+    inputs.text("labels.csv", 'image_path,lesion_class,subject\n1.png,cyst,"=HYPERLINK(""http://x"")"\n')
+    result = run_ingest()
+    (subject,) = result.catalog.series["subject_id"]
+    assert subject.startswith("sub-")
+    assert "HYPERLINK" not in subject
+
+
+def test_two_tables_of_labels_are_refused(inputs, run_ingest):
+    inputs.image("a/1.png")
+    inputs.text("labels.csv", "image_path,lesion_class\na/1.png,cyst\n")
+    inputs.text("labels.tsv", "image_path\tlesion_class\na/1.png\tcyst\n")
+    with pytest.raises(InputError) as caught:
+        run_ingest()
+    assert caught.value.found == "labels.csv, labels.tsv"
+
+
+def test_folders_are_renamed_and_left_out_by_the_mapping(inputs, run_ingest):
+    for number, folder in enumerate(["Glioma_tumor", "Meningioma tumor", "no_tumor", "=cmd()"]):
+        inputs.image(f"{folder}/{number}.png", _smooth(number))
+    result = run_ingest(lesion_classes={"no*": "healthy", "*TUMOR": "tumor"})
+    facts = result.record.facts
+    assert facts["lesion_classes"] == {"healthy": 1, "tumor": 2}
+    assert (facts["ignored"], result.reasons()) == (1, [])
