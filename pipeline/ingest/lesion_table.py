@@ -1,98 +1,68 @@
-"""``lesions.csv``: which voxels of which mask are a lesion of which class in which image.
+"""``lesions.csv``, ``.tsv`` or ``.parquet``: which voxels of which mask are a lesion of which class in which image.
 
 Columns ``mask_path, image_path, mask_value, lesion_class``; paths relative to the root of the input, where the table
-lies; ``image_path`` names a NIfTI file, a DICOM file or the folder of a DICOM series. Errors name row numbers, never
-the paths in them.
+lies; ``image_path`` names an image file, a DICOM file or the folder of a DICOM series. A mask that is a DICOM
+segmentation or structure set has, instead of ``mask_value``, a ``structure``: Segment Number, ROI Number, Segment Label
+or ROI Name. Errors name lines, never the paths in them.
 """
 
-import csv
-import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from pipeline.errors import InputError
 from pipeline.ingest.allow_list import is_class_name
-from pipeline.ingest.source_tree import SourceFile, read_start
+from pipeline.ingest.source_tree import SourceFile
+from pipeline.ingest.table_files import TableForm, no_value, read_table, tidy_path
+from pipeline.safe_parse import Limits
 
-TABLE_NAME = "lesions.csv"
-COLUMNS = ("mask_path", "image_path", "mask_value", "lesion_class")
-_LIMIT_BYTES = 64 << 20
+FORM = TableForm(
+    "lesions", "lesions", ("mask_path", "image_path", "lesion_class"), optional=("mask_value", "structure")
+)
 _MAX_MASK_VALUE = 32767
 
 
 @dataclass(frozen=True)
 class LesionRow:
-    """One lesion of the table; paths in POSIX form, relative to the root."""
+    """One lesion of the table; paths in POSIX form, relative to the root.
+
+    Attributes:
+        mask_path, image_path, lesion_class: as in the table.
+        mask_value: of its voxels; None for a structure.
+        structure: number or name of a segment or ROI; None for a mask of values.
+        place: where it stands, e.g. ``line 2``.
+    """
 
     mask_path: str
     image_path: str
-    mask_value: int
+    mask_value: int | None
     lesion_class: str
+    structure: str | None = None
+    place: str = field(default="", compare=False)
 
 
-def read_lesion_table(file: SourceFile) -> list[LesionRow]:
+def read_lesion_table(file: SourceFile, limits: Limits) -> list[LesionRow]:
     """Rows in the order of the file, without repetitions.
 
     Raises:
-        InputError: no UTF-8 CSV, other columns, a value that is not allowed, one lesion with two classes.
+        InputError: not such a table, a value that is not allowed, one lesion with two classes.
     """
-    try:
-        text = read_start(file, _LIMIT_BYTES + 1).decode("utf-8-sig")
-        if len(text) > _LIMIT_BYTES:
-            raise _table_error(f"a table of more than {_LIMIT_BYTES >> 20} MB")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        _check_columns(reader.fieldnames)
-        rows = list(_rows(reader))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise _table_error(f"{type(error).__name__} while reading it") from None
-    _check_single_class(rows)
+    rows = [_row(values, place) for place, values in read_table(file, FORM, limits)]
+    classes: dict[tuple[str, str, int | None, str | None], str] = {}
+    for row in rows:
+        lesion = (row.mask_path, row.image_path, row.mask_value, row.structure)
+        if classes.setdefault(lesion, row.lesion_class) != row.lesion_class:
+            raise FORM.error(f"{row.place}: a lesion that an earlier line gives another class")
     return list(dict.fromkeys(rows))
 
 
-def _check_columns(names: object) -> None:
-    found = [str(name).strip() for name in names] if isinstance(names, list | tuple) else []
-    if sorted(found) != sorted(COLUMNS):
-        missing = [name for name in COLUMNS if name not in found]
-        surplus = len([name for name in found if name not in COLUMNS])
-        raise _table_error(f"{len(found)} columns; missing: {', '.join(missing) or 'none'}; unknown: {surplus}")
-
-
-def _rows(reader: Iterator[Mapping[str | None, object]]) -> Iterator[LesionRow]:
-    for number, values in enumerate(reader, start=2):
-        fields = {str(name).strip(): value for name, value in values.items()}
-        if len(fields) != len(COLUMNS) or not all(isinstance(value, str) for value in fields.values()):
-            raise _table_error(f"line {number} has more or fewer than {len(COLUMNS)} values")
-        yield _row({name: str(value).strip() for name, value in fields.items()}, number)
-
-
-def _row(fields: Mapping[str, str], number: int) -> LesionRow:
-    value, lesion_class = fields["mask_value"], fields["lesion_class"]
-    if not (value.isascii() and value.isdigit() and 0 < int(value) <= _MAX_MASK_VALUE):
-        raise _table_error(f"line {number}: mask_value is no whole number from 1 to {_MAX_MASK_VALUE}")
-    if not is_class_name(lesion_class):
-        raise _table_error(f"line {number}: lesion_class is empty, longer than 64 characters or holds odd signs")
-    if not fields["mask_path"] or not fields["image_path"]:
-        raise _table_error(f"line {number}: an empty path")
-    return LesionRow(tidy_path(fields["mask_path"]), tidy_path(fields["image_path"]), int(value), lesion_class)
-
-
-def tidy_path(path: str) -> str:
-    """A path in POSIX form, no ``./`` and trailing slashes; ``..`` stays and therefore names no file of the input."""
-    return PurePosixPath(path.replace("\\", "/")).as_posix()
-
-
-def _check_single_class(rows: list[LesionRow]) -> None:
-    classes: dict[tuple[str, str, int], str] = {}
-    for number, row in enumerate(rows, start=2):
-        if classes.setdefault((row.mask_path, row.image_path, row.mask_value), row.lesion_class) != row.lesion_class:
-            raise _table_error(f"line {number}: a lesion that an earlier line gives another class")
-
-
-def _table_error(found: str) -> InputError:
-    return InputError(
-        f"{TABLE_NAME} must be a UTF-8 table of lesions, separated by commas.",
-        found=found,
-        allowed=f"the columns {', '.join(COLUMNS)}, each with a value in every line",
-        change=f"Correct {TABLE_NAME} at the root of the input.",
-    )
+def _row(values: Mapping[str, str], place: str) -> LesionRow:
+    value, structure = values.get("mask_value", ""), values.get("structure", "")
+    if bool(value) == bool(structure):
+        raise FORM.error(f"{place}: {'both' if value else 'neither'} mask_value and structure; one of them is needed")
+    if value and not (value.isascii() and value.isdigit() and len(value) < 9 and 0 < int(value) <= _MAX_MASK_VALUE):
+        raise FORM.error(f"{place}: mask_value is no whole number from 1 to {_MAX_MASK_VALUE}")
+    if not is_class_name(values["lesion_class"]):
+        raise FORM.error(f"{place}: lesion_class is empty, longer than 64 characters or holds odd signs")
+    if no_value(values, ("mask_path", "image_path")):
+        raise FORM.error(f"{place}: an empty path")
+    mask, image = tidy_path(values["mask_path"]), tidy_path(values["image_path"])
+    return LesionRow(mask, image, int(value) if value else None, values["lesion_class"], structure or None, place)

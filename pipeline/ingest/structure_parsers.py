@@ -48,6 +48,21 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A structure that a table gives a class.
+
+    Attributes:
+        structure: its number, or else its label or name.
+        lesion_class: what it is.
+        place: where the table says so, e.g. ``line 2``.
+    """
+
+    structure: str
+    lesion_class: str
+    place: str
+
+
+@dataclass(frozen=True)
 class DrawTask:
     """A segmentation or structure set, and the images it may belong to.
 
@@ -56,12 +71,14 @@ class DrawTask:
         images: candidates; of several the structures must fit exactly one.
         by_images: they were found by the images that the file names.
         lesion_classes: see `IngestSettings`.
+        chosen: what a table says of the structures; where it does, that alone holds.
     """
 
     path: Path
     images: tuple[Image, ...]
     by_images: bool
     lesion_classes: dict[str, str] | None
+    chosen: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,27 +125,28 @@ def draw_structures(task: DrawTask) -> Drawn:
     refusals: list[QuarantineError] = []
     if kind_of(root.text("SOPClassUID") or "") == "segmentation":
         listed = segments(root)
-        classes = _segment_classes(listed, task.lesion_classes, refusals)
+        classes = _segment_classes(listed, task, refusals)
         segmentation = Segmentation(parsed)
         found = [segment_voxels(segmentation, classes, image.grid) for image in task.images]
     else:
         regions = rois(root)
-        classes = _roi_classes(regions, task.lesion_classes)
+        classes = _roi_classes(regions, task, refusals)
         wanted = [roi for roi in regions if roi.number in classes]
         _tell_open_contours(wanted, refusals)
         found = [_roi_voxels(wanted, image, task.by_images) for image in task.images]
     if not classes:
-        raise refusals[0]
+        return Drawn(0, (), tuple(refusals))
     index = _fitting(found)
     refusals += _by_reason(found[index])
     voxels = {number: indices for number, indices in found[index].items() if not isinstance(indices, QuarantineError)}
     return Drawn(index, tuple(_label_maps(voxels, classes, task.images[index].shape)), tuple(refusals))
 
 
-def _segment_classes(
-    listed: Sequence[Segment], mapping: Mapping[str, str] | None, refusals: list[QuarantineError]
-) -> dict[int, str]:
-    """Class of each segment that has one: by the mapping, else the term of its code."""
+def _segment_classes(listed: Sequence[Segment], task: DrawTask, refusals: list[QuarantineError]) -> dict[int, str]:
+    """Class of each segment that has one: by the table, else the mapping, else the term of its code."""
+    mapping = task.lesion_classes
+    if task.chosen:
+        return _chosen_classes({segment.number: segment.label for segment in listed}, task.chosen, refusals)
     if mapping is None:
         terms = {segment.number: segment.term for segment in listed}
         classes = {number: term for number, term in terms.items() if term is not None and is_class_name(term)}
@@ -144,12 +162,15 @@ def _segment_classes(
     return classes
 
 
-def _roi_classes(regions: Sequence[Roi], mapping: Mapping[str, str] | None) -> dict[int, str]:
-    """Class of each region that has one by the mapping; names are free text and never become a class.
+def _roi_classes(regions: Sequence[Roi], task: DrawTask, refusals: list[QuarantineError]) -> dict[int, str]:
+    """Class of each region that has one by the table or the mapping; names are free text and never become a class.
 
     Raises:
         QuarantineError: UNMAPPED_STRUCTURE.
     """
+    mapping = task.lesion_classes
+    if task.chosen:
+        return _chosen_classes({roi.number: roi.name for roi in regions}, task.chosen, refusals)
     if mapping is None:
         found = f"{len(regions)} structures, and no ingest.lesion_classes to tell what they are"
         raise QuarantineError("UNMAPPED_STRUCTURE", found, MAP_ADVICE)
@@ -157,6 +178,25 @@ def _roi_classes(regions: Sequence[Roi], mapping: Mapping[str, str] | None) -> d
     classes = {number: name for number, name in mapped.items() if name is not None}
     if not classes:
         raise _none_mapped(len(regions), "structures")
+    return classes
+
+
+def _chosen_classes(
+    names: Mapping[int, str], chosen: Sequence[Choice], refusals: list[QuarantineError]
+) -> dict[int, str]:
+    """Class of each structure that a table names by number, else by label or name, case not counted."""
+    classes: dict[int, str] = {}
+    for choice in chosen:
+        word = choice.structure.strip().casefold()
+        numbers = [number for number in names if str(number) == word]
+        numbers = numbers or [number for number, name in names.items() if name.strip().casefold() == word]
+        if len(numbers) == 1 and classes.setdefault(numbers[0], choice.lesion_class) == choice.lesion_class:
+            continue
+        what = f"{len(numbers)} structures of {len(names)} with the number or name that it tells"
+        if len(numbers) == 1:
+            what = "a structure that an earlier line gives another class"
+        advice = "Correct the line; a number is a Segment Number or ROI Number."
+        refusals.append(QuarantineError("STRUCTURE_ABSENT", f"{choice.place}: {what}", advice))
     return classes
 
 

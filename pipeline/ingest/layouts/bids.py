@@ -20,8 +20,9 @@ from pipeline.ingest.layouts.bids_masks import PlacedImage, read_masks
 from pipeline.ingest.layouts.bids_names import ANATOMICAL, DERIVATIVES, UNREAD_FOLDERS, BidsFile, bids_file
 from pipeline.ingest.layouts.dicom_names import may_be_dicom
 from pipeline.ingest.layouts.nifti_cases import IMAGE_FILE_SUFFIXES, NiftiCase, read_cases, refused_pairs
-from pipeline.ingest.lesion_table import TABLE_NAME
+from pipeline.ingest.lesion_table import FORM
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree, looks_dicom, read_start
+from pipeline.ingest.table_files import table_names
 from pipeline.scan_io.sidecar import modality_of_suffix
 
 DESCRIPTION, PARTICIPANTS = "dataset_description.json", "participants.tsv"
@@ -31,7 +32,7 @@ _FOLDERS = UNREAD_FOLDERS | {DERIVATIVES}
 
 def recognize(tree: SourceTree) -> str | None:
     """See `Layout.recognize`."""
-    if TABLE_NAME in tree.named():
+    if table_names(FORM.stem) & tree.named().keys():
         return None
     images = [found for file in tree.files if (found := bids_file(file)) is not None and _is_image(found)]
     if not images or any(

@@ -14,8 +14,8 @@ from pipeline.ingest.dataset_json import FILE_NAME, contrast, dataset_error, les
 from pipeline.ingest.found import Found, FoundVolume, Ignored, Layout, Reading
 from pipeline.ingest.layouts.label_maps import IMAGE_REFUSED, NOT_LISTED, LabelMap, missing, read_label_maps
 from pipeline.ingest.layouts.nifti_cases import NIFTI_SUFFIXES, NiftiCase, read_cases
-from pipeline.ingest.lesion_table import tidy_path
 from pipeline.ingest.source_tree import Refusal, SourceTree
+from pipeline.ingest.table_files import tidy_path
 
 FOLDERS = frozenset({"imagesTr", "imagesTs", "labelsTr"})
 """Folders of such a set."""

@@ -1,7 +1,7 @@
-"""Lesions of scans: rows of ``lesions.csv`` joined to the volumes that were accepted."""
+"""Lesions of scans: rows of a table that name values of masks, joined to the volumes that were accepted."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from pipeline.errors import QuarantineError
 from pipeline.geometry import Geometry
 from pipeline.ingest.found import Found, FoundMask, FoundVolume, Reading
 from pipeline.ingest.lesion_masks import AlignedMask, MaskTask, read_mask
-from pipeline.ingest.lesion_table import TABLE_NAME, LesionRow
+from pipeline.ingest.lesion_table import LesionRow
 from pipeline.ingest.source_tree import Refusal, SourceFile
 from pipeline.safe_parse import parse_all
 
@@ -78,16 +78,13 @@ class VolumePlaces:
 def lesions(reading: Reading, places: VolumePlaces, rows: Sequence[LesionRow]) -> Iterator[Found]:
     """Masks on the grids of their volumes, and a refusal for each row that cannot be trusted."""
     files = reading.tree.named()
-    groups: dict[tuple[str, str], list[LesionRow]] = defaultdict(list)
-    for row in rows:
-        groups[row.mask_path, row.image_path].append(row)
     usable = {}
-    for key, members in sorted(groups.items()):
-        refusal = _missing(key, files, places)
-        if refusal is None:
-            usable[key] = members
-        else:
-            yield Refusal(key[:1], refusal)
+    for (mask, image), members in grouped(rows):
+        try:
+            check_referred(mask, image, members[0].place, files, places)
+            usable[mask, image] = members
+        except QuarantineError as error:
+            yield Refusal((mask,), error)
     words = [sorted(places.words[image]) for _, image in usable]
     tasks = [
         MaskTask(files[mask].path, tuple(_grid(places.volumes[word].geometry) for word in candidates))
@@ -110,25 +107,37 @@ def _lesions_of_mask(mask: AlignedMask, rows: Sequence[LesionRow], word: str, gr
     name = rows[0].mask_path
     for row in rows:
         if row.mask_value not in present:
-            found = f"no voxel of value {row.mask_value} among {len(present - {0})} values"
-            advice = f"Correct mask_value in {TABLE_NAME}, or the mask."
+            found = f"{row.place}: no voxel of value {row.mask_value} among {len(present - {0})} values"
+            advice = "Correct mask_value in the table of lesions, or the mask."
             yield Refusal((name,), QuarantineError("MASK_VALUE_ABSENT", found, advice))
-    classes = {row.mask_value: row.lesion_class for row in rows if row.mask_value in present}
+    classes = {row.mask_value: row.lesion_class for row in rows if row.mask_value and row.mask_value in present}
     if classes:
         yield FoundMask(mask.voxels, grid, word, classes, name)
 
 
-def _missing(key: tuple[str, str], files: dict[str, SourceFile], places: VolumePlaces) -> QuarantineError | None:
-    """Why a pair of mask and image cannot be read, or None."""
-    mask, image = key
-    advice = f"Correct the path in {TABLE_NAME}, or add the file."
+def grouped(rows: Sequence[LesionRow]) -> list[tuple[tuple[str, str], list[LesionRow]]]:
+    """Rows of each pair of mask and image, sorted by the pair."""
+    groups: dict[tuple[str, str], list[LesionRow]] = defaultdict(list)
+    for row in rows:
+        groups[row.mask_path, row.image_path].append(row)
+    return sorted(groups.items())
+
+
+def check_referred(mask: str, image: str, place: str, files: Mapping[str, SourceFile], places: VolumePlaces) -> None:
+    """Check that a row's mask is in the input and its image among the volumes.
+
+    Raises:
+        QuarantineError: MISSING_REFERENCE, IMAGE_REFUSED; they name the row.
+    """
+    advice = "Correct the path in the table of lesions, or add the file."
     if mask not in files:
-        return QuarantineError("MISSING_REFERENCE", "a mask that is not in the input", advice)
+        raise QuarantineError("MISSING_REFERENCE", f"{place}: a mask that is not in the input", advice)
     if image in places.words:
-        return None
+        return
     if image in places.refused:
-        return QuarantineError("IMAGE_REFUSED", "a lesion of an image that was refused", "See the image's own row.")
-    return QuarantineError("MISSING_REFERENCE", "an image that is not among the scans", advice)
+        found = f"{place}: a lesion of an image that was refused"
+        raise QuarantineError("IMAGE_REFUSED", found, "See the image's own row.")
+    raise QuarantineError("MISSING_REFERENCE", f"{place}: an image that is not among the scans", advice)
 
 
 def _grid(geometry: Geometry) -> tuple[tuple[int, ...], tuple[float, ...]]:

@@ -1,4 +1,4 @@
-"""Scans: DICOM series and image files in any mixture of folders, and an optional ``lesions.csv`` at the root.
+"""Scans: DICOM series and image files in any mixture of folders, and a table of lesions at the root, if there is one.
 
 DICOM is found by content, image files (NIfTI, MetaImage, NRRD) by name. A subject is the PatientID of DICOM (the study
 where it is missing), the ``sub-`` label of BIDS, else the PatientID in the JSON beside an image file, else its file
@@ -26,11 +26,12 @@ from pipeline.ingest.layouts.nifti_cases import (
     unusable,
 )
 from pipeline.ingest.layouts.scan_lesions import VolumePlaces, lesions
-from pipeline.ingest.layouts.structures import structure_lesions
-from pipeline.ingest.lesion_table import TABLE_NAME, LesionRow, read_lesion_table
+from pipeline.ingest.layouts.structures import chosen_lesions, structure_lesions
+from pipeline.ingest.lesion_table import FORM, LesionRow, read_lesion_table
 from pipeline.ingest.nifti_parsers import ImageTask
 from pipeline.ingest.scan_parsers import Paths
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree, looks_dicom
+from pipeline.ingest.table_files import find_table, table_names
 from pipeline.safe_parse import Outcome
 from pipeline.scan_io import Scan
 from pipeline.scan_io.sidecar import stem
@@ -48,14 +49,15 @@ def recognize(tree: SourceTree) -> str | None:
     if nifti + other + dicom == 0:
         return None
     others = f", {other} MetaImage or NRRD files" if other else ""
-    table = f", with {TABLE_NAME}" if TABLE_NAME in tree.named() else ""
-    return f"{dicom} DICOM files by content, {nifti} NIfTI files{others}{table}"
+    tables = "".join(f", with {name}" for name in sorted(table_names(FORM.stem) & tree.named().keys()))
+    return f"{dicom} DICOM files by content, {nifti} NIfTI files{others}{tables}"
 
 
 def read(reading: Reading) -> Iterator[Found]:
     """See `Layout.read`."""
     files = reading.tree.named()
-    rows = read_lesion_table(files[TABLE_NAME]) if TABLE_NAME in files else []
+    table = find_table(reading.tree, FORM)
+    rows = [] if table is None else read_lesion_table(table, reading.limits)
     masks = {row.mask_path for row in rows}
     dicom = [file for file in reading.tree.files if may_be_dicom(file) and looks_dicom(file)]
     nifti = [file for file in reading.tree.files if file.suffix in IMAGE_FILE_SUFFIXES and file.name not in masks]
@@ -90,8 +92,11 @@ def _volumes(
         volume = _found(outcome.result, task_names)
         placed = places.accept(volume)
         yield placed or Refusal(task_names, _DUPLICATE)
-    yield from structure_lesions(reading, places, series.structures)
-    yield from lesions(reading, places, rows)
+    masks = {row.mask_path for row in rows}
+    structures = [file for file in series.structures if file.name not in masks]
+    yield from structure_lesions(reading, places, structures)
+    yield from chosen_lesions(reading, places, [row for row in rows if row.structure is not None])
+    yield from lesions(reading, places, [row for row in rows if row.structure is None])
 
 
 def _images(reading: Reading, files: Sequence[SourceFile]) -> Iterator[Outcome[Paths, Scan]]:

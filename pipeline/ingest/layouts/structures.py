@@ -6,14 +6,15 @@ no image may fit one by the planes of its contours.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import QuarantineError
 from pipeline.ingest.found import Found, FoundMask, Reading
-from pipeline.ingest.layouts.scan_lesions import PlacedVolume, VolumePlaces
+from pipeline.ingest.layouts.scan_lesions import PlacedVolume, VolumePlaces, check_referred, grouped
+from pipeline.ingest.lesion_table import LesionRow
 from pipeline.ingest.source_tree import Refusal, SourceFile
-from pipeline.ingest.structure_parsers import DrawTask, Image, draw_structures, read_references
+from pipeline.ingest.structure_parsers import Choice, DrawTask, Image, draw_structures, read_references
 from pipeline.safe_parse import parse_all
 from pipeline.scan_io.references import References
 
@@ -30,11 +31,12 @@ _RESAMPLED = QuarantineError(
 
 @dataclass(frozen=True)
 class _Drawing:
-    """A file and the volumes it may be drawn on."""
+    """A file, the volumes it may be drawn on, whether it names their images, and what a table says of it."""
 
     file: SourceFile
     words: tuple[str, ...]
     by_images: bool
+    chosen: tuple[Choice, ...] = ()
 
 
 def structure_lesions(reading: Reading, places: VolumePlaces, files: Sequence[SourceFile]) -> Iterator[Found]:
@@ -54,6 +56,24 @@ def structure_lesions(reading: Reading, places: VolumePlaces, files: Sequence[So
             drawings.append(_Drawing(file, *_candidates(places, outcome.result)))
         except QuarantineError as error:
             yield Refusal((file.name,), error)
+    yield from _drawn(reading, places, drawings)
+
+
+def chosen_lesions(reading: Reading, places: VolumePlaces, rows: Sequence[LesionRow]) -> Iterator[Found]:
+    """As `structure_lesions`, for the structures, images and classes that rows of a table name."""
+    files = reading.tree.named()
+    drawings = []
+    for (mask, image), members in grouped(rows):
+        try:
+            check_referred(mask, image, members[0].place, files, places)
+            chosen = tuple(Choice(row.structure or "", row.lesion_class, row.place) for row in members)
+            drawings.append(_Drawing(files[mask], drawable(places, places.words[image]), False, chosen))
+        except QuarantineError as error:
+            yield Refusal((mask,), error)
+    yield from _drawn(reading, places, drawings)
+
+
+def _drawn(reading: Reading, places: VolumePlaces, drawings: Sequence[_Drawing]) -> Iterator[Found]:
     mapping = reading.settings.lesion_classes
     tasks = [
         DrawTask(
@@ -61,18 +81,19 @@ def structure_lesions(reading: Reading, places: VolumePlaces, files: Sequence[So
             tuple(_image(places.volumes[word]) for word in drawing.words),
             drawing.by_images,
             None if mapping is None else dict(mapping),
+            drawing.chosen,
         )
         for drawing in drawings
     ]
-    drawn = parse_all(draw_structures, tasks, reading.limits)
-    for count, (drawing, result) in enumerate(zip(drawings, drawn, strict=True), start=1):
+    outcomes = parse_all(draw_structures, tasks, reading.limits)
+    for count, (drawing, outcome) in enumerate(zip(drawings, outcomes, strict=True), start=1):
         name = drawing.file.name
-        if result.result is None:
-            yield Refusal((name,), result.refusal or _LOST)
+        if outcome.result is None:
+            yield Refusal((name,), outcome.refusal or _LOST)
         else:
-            yield from (Refusal((name,), refusal) for refusal in result.result.refusals)
-            word = drawing.words[result.result.image]
-            for label in result.result.maps:
+            yield from (Refusal((name,), refusal) for refusal in outcome.result.refusals)
+            word = drawing.words[outcome.result.image]
+            for label in outcome.result.maps:
                 yield FoundMask(label.voxels, places.volumes[word].geometry, word, label.classes, name)
         reading.progress("structures read", count, len(tasks))
 
@@ -95,10 +116,19 @@ def _candidates(places: VolumePlaces, references: References) -> tuple[tuple[str
         images, series = len(references.sop_instance_uids), len(references.series_uids)
         found = f"{images} images in {series} series referred to, none of them among the volumes"
         raise QuarantineError("MISSING_REFERENCE", found, "Add the series; if it was refused, see its own row.")
+    return drawable(places, words), bool(shared)
+
+
+def drawable(places: VolumePlaces, words: Iterable[str]) -> tuple[str, ...]:
+    """Words, sorted, of those volumes whose voxels are where those of their images were.
+
+    Raises:
+        QuarantineError: IMAGE_RESAMPLED where none is.
+    """
     usable = sorted(word for word in words if RESAMPLED not in places.volumes[word].flags)
     if not usable:
         raise _RESAMPLED
-    return tuple(usable), bool(shared)
+    return tuple(usable)
 
 
 def _of_series_or_frame(places: VolumePlaces, references: References) -> list[str]:

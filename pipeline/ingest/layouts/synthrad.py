@@ -14,8 +14,9 @@ from pipeline.ingest.found import Found, FoundVolume, Ignored, Layout, Reading
 from pipeline.ingest.images import IMAGE_SUFFIXES
 from pipeline.ingest.layouts.nifti_cases import IMAGE_FILE_SUFFIXES, NiftiCase, of_one_subject, read_cases, with_frame
 from pipeline.ingest.lesion_masks import GRID_TOLERANCE_MM
-from pipeline.ingest.lesion_table import TABLE_NAME
+from pipeline.ingest.lesion_table import FORM
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree
+from pipeline.ingest.table_files import table_names
 
 MODALITIES = {"mr": "MR", "ct": "CT"}
 """File name without ending → modality."""
@@ -33,7 +34,7 @@ def recognize(tree: SourceTree) -> str | None:
     A tree with a lesion table is left to `scans`: there the masks are drawn lesions.
     """
     folders = _folders(tree)
-    if TABLE_NAME in tree.named():
+    if table_names(FORM.stem) & tree.named().keys():
         return None
     pairs = sum(set(MODALITIES) <= stems for stems in folders.values())
     if not any(len(stems) > 1 and stems & set(MODALITIES) for stems in folders.values()):

@@ -289,7 +289,7 @@ def test_lesions_that_cannot_be_trusted_are_quarantined_one_by_one(inputs, run_i
 def test_a_mangled_lesion_table_stops_the_run_before_anything_is_read(inputs, run_ingest):
     inputs.dicom("mr", 1, "MR")
     inputs.text("lesions.csv", "mask,image\n1,2\n")
-    with pytest.raises(InputError, match="missing: mask_path, image_path, mask_value, lesion_class"):
+    with pytest.raises(InputError, match="missing: mask_path, image_path, lesion_class"):
         run_ingest()
 
 

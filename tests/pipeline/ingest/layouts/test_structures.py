@@ -359,3 +359,49 @@ def test_real_structure_sets_are_drawn_or_refused_for_their_fault(run_ingest):
     octagon = 16.0**2 - 4 * 0.5
     assert mask[:, :, 1].sum() == 0
     assert row["volume_mm3"] / 5.0 == pytest.approx(square - octagon, abs=(4 * 24 + 4 * 16) * 0.25)
+
+
+def _rows(inputs, *rows):
+    inputs.text("lesions.csv", "mask_path,image_path,structure,lesion_class\n" + "\n".join(rows) + "\n")
+
+
+def test_a_table_names_segments_and_regions_by_number_or_name_and_alone_decides(inputs, run_ingest, series):
+    _segmentation(inputs.root / "s.dcm", series, _mask(ONE, TWO), descriptions=[_described(1, "a"), _described(2, "B")])
+    boxes = {1: _box_contours(*TWO), 2: _box_contours(*ONE), 3: _box_contours(*ONE)}
+    _structure_set(inputs.root / "rs.dcm", series, boxes, ("GTV JANE", "3", "Couch"))
+    _rows(inputs, "s.dcm,ct,2,second", "s.dcm,ct, A ,first", "rs.dcm,ct/0001.dcm,gtv jane,tumor", "rs.dcm,ct,3,couch")
+    result = run_ingest(lesion_classes={"*": "other"})
+    assert result.reasons() == []
+    found = _lesions(result)
+    one, two = _mask(ONE, TWO).transpose(3, 0, 1, 2) == 1
+    assert sorted(found) == ["couch", "first", "second", "tumor"]
+    for lesion_class, truth in {"first": one, "second": two, "tumor": two, "couch": one}.items():
+        np.testing.assert_array_equal(found[lesion_class], truth)
+
+
+def test_rows_of_structures_and_images_that_are_not_there_are_refused_by_line(inputs, run_ingest, series):
+    boxes = {1: _box_contours(*ONE), 2: _box_contours(*TWO)}
+    _structure_set(inputs.root / "rs.dcm", series, boxes, ("GTV JANE", "gtv jane"))
+    _rows(
+        inputs, "rs.dcm,ct,GTV JANE,tumor", "rs.dcm,ct,1,first", "rs.dcm,ct,Liver,liver", "gone.dcm,ct,1,x",
+        "rs.dcm,gone,1,x", "ct/0001.dcm,ct,1,x",
+    )  # fmt: skip
+    result = run_ingest()
+    rows = [(row["reason"], row["found"]) for row in result.catalog.quarantine.to_dicts()]
+    assert {row for row in rows if row[0] in {"STRUCTURE_ABSENT", "MISSING_REFERENCE"}} == {
+        ("STRUCTURE_ABSENT", "line 2: 2 structures of 2 with the number or name that it tells"),
+        ("STRUCTURE_ABSENT", "line 4: 0 structures of 2 with the number or name that it tells"),
+        ("MISSING_REFERENCE", "line 5: a mask that is not in the input"),
+        ("MISSING_REFERENCE", "line 6: an image that is not among the scans"),
+    }  # fmt: skip
+    assert len(rows) == 5
+    np.testing.assert_array_equal(_lesions(result)["first"], _mask(ONE)[..., 0] == 1)
+
+
+def test_one_structure_of_two_classes_is_refused_though_named_in_two_ways(inputs, run_ingest, series):
+    _structure_set(inputs.root / "rs.dcm", series, {1: _box_contours(*ONE)}, ("GTV",))
+    _rows(inputs, "rs.dcm,ct,GTV,tumor", "rs.dcm,ct,1,organ")
+    result = run_ingest()
+    (row,) = result.catalog.quarantine.to_dicts()
+    assert row["found"] == "line 3: a structure that an earlier line gives another class"
+    assert sorted(_lesions(result)) == ["tumor"]
