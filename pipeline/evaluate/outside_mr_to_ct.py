@@ -173,7 +173,11 @@ def _results(
     scored = [pair for pair in pairs.pairs if pair["comparable"]]
     scoring = _scoring(pairs, scored[0]["spacing_mm"], settings)
     summary = summary_rows(rows, scoring, settings, seed)
-    by_method: dict[str, dict[str, Any]] = {str(row["method"]): row for row in summary}
+    known = {row["series_id"] for row in rows if row["method"] == "intensity_lookup"}
+    paired = [row for row in rows if row["series_id"] in known] or rows  # methods are compared on the same cases
+    by_method: dict[str, dict[str, Any]] = {
+        str(row["method"]): row for row in summary_rows(paired, scoring, settings, seed)
+    }
     judged = verdicts(by_method, scoring) if "intensity_lookup" in by_method else ()
     return Results(
         track="mr_to_ct",
@@ -186,9 +190,9 @@ def _results(
 
 def _headlines(by_method: Mapping[str, Mapping[str, Any]], scoring: Scoring) -> tuple[Headline, ...]:
     """Beside both baselines, or alone where no MR was given."""
-    found = headlines(by_method, scoring, "all pairs on one grid")
     if "intensity_lookup" in by_method:
-        return found
+        return headlines(by_method, scoring, "pairs on one grid with an MR")
+    found = headlines(by_method, scoring, "all pairs on one grid")
     return (found[0].model_copy(update={"reference_text": ""}),)
 
 

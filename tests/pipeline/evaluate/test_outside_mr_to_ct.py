@@ -165,6 +165,22 @@ def test_a_baseline_knows_the_other_subjects_alone(tmp_path, third, trusted):
     assert found.verdicts["against_lookup"].outcome == ("bad" if trusted else "good")
 
 
+def test_methods_are_compared_on_the_same_cases(tmp_path):
+    """A pseudo-CT that is far off has no MR: the verdict is that of the cases with one."""
+    for number in range(3):
+        ct = head(number)
+        save(tmp_path / "ct" / f"c{number}.nii", ct)
+        save(tmp_path / "made" / f"c{number}.nii", ct if number < 2 else (ct + 2000).astype(np.int16))
+        if number < 2:
+            save(tmp_path / "mr" / f"c{number}.nii", mr_of(ct, (300, 600, 900)))
+    found = judged(tmp_path, Workspace.open(tmp_path / "work"), ct="ct", pseudo_ct="made", mr="mr")
+    assert found.verdicts["against_lookup"].outcome == "good"
+    assert {headline.value for headline in found.results.headlines} == {0}
+    means = {row["method"]: row["mae"] for row in found.tables["mr_to_ct_summary"]}
+    assert means["pseudo_ct"] == pytest.approx(2000 / 3)
+    assert "No baseline for 1 cases" in " ".join(found.results.warnings)
+
+
 def test_given_masks_decide_what_is_compared(tmp_path):
     ct, mask = head(), np.zeros(SHAPE, np.int16)
     mask[10:30, 10:26] = 1
