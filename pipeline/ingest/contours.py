@@ -40,6 +40,17 @@ def enclosed(size: tuple[int, int], lines: Sequence[Points]) -> NDArray[np.bool_
     Returns:
         (i, j); a center on a line is inside where the inside lies toward growing i, else growing j.
     """
+    inside = np.zeros(size, bool)
+    points = np.concatenate(lines)
+    first = np.clip(np.floor(points.min(axis=0)), 0, size).astype(int)
+    last = np.clip(np.ceil(points.max(axis=0)) + 1, first, size).astype(int)
+    box = tuple((last - first).tolist())
+    inside[first[0] : last[0], first[1] : last[1]] = _enclosed((box[0], box[1]), [line - first for line in lines])
+    return inside
+
+
+def _enclosed(size: tuple[int, int], lines: Sequence[Points]) -> NDArray[np.bool_]:
+    """`enclosed`, without the search for the part of the grid that lines can reach."""
     crossings = np.zeros((size[0] + 1, size[1]), np.int32)
     for line in lines:
         starts, ends = line, np.roll(line, -1, axis=0)
