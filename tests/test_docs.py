@@ -12,6 +12,7 @@ must be valid settings. Lines of a console block that do not begin with ``$`` ar
 in what the commands print; ``…`` stands for anything.
 """
 
+import ast
 import itertools
 import json
 import os
@@ -250,6 +251,51 @@ def test_own_data_names_every_layout_and_settings_every_preset() -> None:
     own_data, settings = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("own-data.md", "settings.md"))
     assert all(f"`{name}`" in own_data for name in LAYOUTS)
     assert all(f"`{name}`" in settings for name in preset_names())
+
+
+_REASON = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
+
+
+def _texts(node: ast.AST) -> set[str]:
+    return {
+        each.value
+        for each in ast.walk(node)
+        if isinstance(each, ast.Constant) and isinstance(each.value, str) and len(each.value) > 3
+    }
+
+
+def _raised_reasons(source: str) -> set[str]:
+    """Codes that a source gives to a `QuarantineError`: in the call, in a triple for one, or through ``reason``."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "QuarantineError":
+            found |= _texts(node.args[0]) if node.args else set()
+        elif isinstance(node, ast.Tuple) and len(node.elts) == 3 and _texts(node.elts[2]):
+            found |= _texts(node.elts[0])
+        elif isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id.lower() == "reason" for target in node.targets
+        ):
+            found |= _texts(node.value)
+    return {text for text in found if _REASON.fullmatch(text)}
+
+
+def test_reasons_are_found_however_a_source_gives_them() -> None:
+    source = (
+        'QuarantineError("FIRST", f"{n}", "Do.")\nx = "SECOND", name, "Do."\n'
+        'reason = "THIRD" if a else "FOURTH"\nREASON = "FIFTH"\nother = "SIXTH", "no refusal"\n'
+    )
+    assert _raised_reasons(source) == {"FIRST", "SECOND", "THIRD", "FOURTH", "FIFTH"}
+
+
+def test_own_data_explains_every_reason_and_no_other() -> None:
+    sources = [
+        path for part in ("scan_io", "ingest", "safe_parse") for path in (ROOT / "pipeline" / part).rglob("*.py")
+    ]
+    raised = set().union(*(_raised_reasons(path.read_text(encoding="utf-8")) for path in sources))
+    page = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8").partition("\n## Reasons\n")[2]
+    told = [code for row in re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE) for code in re.findall(r"`(\w+)`", row)]
+    assert len(raised) > 80
+    assert sorted(told) == sorted(raised)
 
 
 def test_every_command_is_on_some_page() -> None:
