@@ -130,7 +130,7 @@ def read_meta(content: "bytes | mmap.mmap") -> FileMeta:
         if element == 0x0010:
             syntax = content[start:place].rstrip(b"\0 ").decode("ascii", "replace")
     if not syntax:
-        if place + 8 > size:
+        if place + 12 > size:
             raise truncated(f"a file header that ends after {size} bytes")
         raise QuarantineError(
             "MISSING_SYNTAX",
