@@ -101,7 +101,7 @@ def _steps(frame: Frame, grid: Geometry) -> Indices:
             the image, or for slices too far apart.
     """
     exact = np.linalg.solve(grid.affine[:3, :3], frame.affine[:3, :2])
-    steps = np.rint(exact).astype(np.int64)
+    steps: Indices = np.rint(exact).astype(np.int64)
     along = np.abs(steps)
     if np.abs(exact - steps).max() > FRAME_TOLERANCE or along.sum(axis=0).tolist() != [1, 1]:
         sizes = " x ".join(f"{size:.4g}" for size in np.linalg.norm(frame.affine[:3, :2], axis=0))
