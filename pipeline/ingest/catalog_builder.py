@@ -193,6 +193,9 @@ class CatalogBuilder:
             volume = float(np.count_nonzero(found.voxels == value)) * voxel_mm3
             place = {"mask_path": path, "mask_value": value, "volume_mm3": volume}
             self._add_lesion(series_id, f"{found.name}\0{value}", lesion_class, place)
+        if found.flags:
+            (row,) = (row for row in self._series if row["series_id"] == series_id)
+            row["flags"] = sorted({*row["flags"], *found.flags})
 
     def _add_lesion(self, series_id: str, word: str, lesion_class: str, place: Row) -> None:
         lesion_id = "les-" + self._pseudonyms.path_hash(f"lesion\0{series_id}\0{word}")

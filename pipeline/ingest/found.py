@@ -97,6 +97,7 @@ class FoundMask:
         series_word: `FoundVolume.word` of the volume.
         classes: mask value -> lesion class; every value occurs in the mask.
         name: source file.
+        flags: what was done to the mask, for the flags of its series; see `ScanFacts.flags`.
     """
 
     voxels: NDArray[Any]
@@ -104,6 +105,7 @@ class FoundMask:
     series_word: str
     classes: Mapping[int, str]
     name: str
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """What runs in the parsing process for segmentations and structure sets: what they refer to, and their voxels."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +11,21 @@ from numpy.typing import NDArray
 
 from pipeline.errors import QuarantineError
 from pipeline.geometry import Geometry
-from pipeline.ingest.allow_list import is_class_name
 from pipeline.ingest.contours import roi_voxels
-from pipeline.ingest.lesion_classes import first_class
 from pipeline.ingest.segment_frames import segment_voxels
+from pipeline.ingest.structure_classes import Choice, roi_classes, segment_classes
 from pipeline.scan_io.dicom.attributes import DatasetAttributes
 from pipeline.scan_io.dicom.exclusions import kind_of
 from pipeline.scan_io.dicom.open_file import dataset
 from pipeline.scan_io.references import References
-from pipeline.scan_io.segmentation import Segment, Segmentation, segmentation_references, segments
+from pipeline.scan_io.segmentation import Segmentation, segmentation_references, segments
 from pipeline.scan_io.structure_set import Roi, rois, structure_set_references
 
 Indices = NDArray[np.int64]
 Voxels = Mapping[int, Indices | QuarantineError]
 
-MAP_ADVICE = "Name it in ingest.lesion_classes, with the class it becomes."
+THRESHOLDED = "MASK_THRESHOLDED"
+"""Flag of series with a segmentation of fractions: voxels from half of MaximumFractionalValue on are taken."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,6 @@ class Image:
     def grid(self) -> Geometry:
         """Its grid."""
         return Geometry(self.shape, np.reshape(self.affine, (4, 4)))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A structure that a table gives a class.
-
-    Attributes:
-        structure: its number, or else its label or name.
-        lesion_class: what it is.
-        place: where the table says so, e.g. ``line 2``.
-    """
-
-    structure: str
-    lesion_class: str
-    place: str
 
 
 @dataclass(frozen=True)
@@ -91,11 +77,12 @@ class LabelVoxels:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Structures on image number ``image`` of the task, and why others are not drawn."""
+    """Structures on image number ``image`` of the task, why others are not drawn, and what was done to them."""
 
     image: int
     maps: tuple[LabelVoxels, ...]
     refusals: tuple[QuarantineError, ...]
+    flags: tuple[str, ...] = ()
 
 
 def read_references(path: Path) -> References:
@@ -105,12 +92,9 @@ def read_references(path: Path) -> References:
         QuarantineError: what `open_file.dataset` raises; NOT_AN_IMAGE for another object.
     """
     root = DatasetAttributes(dataset(path))
-    kind = kind_of(root.text("SOPClassUID") or "")
-    if kind == "segmentation":
-        return segmentation_references(root)
-    if kind == "structure_set":
-        return structure_set_references(root)
-    raise QuarantineError("NOT_AN_IMAGE", "neither segmentation nor structure set", "Leave it out.")
+    found = segmentation_references(root) if _is_segmentation(root) else structure_set_references(root)
+    with path.open("rb") as stream:
+        return replace(found, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 def draw_structures(task: DrawTask) -> Drawn:
@@ -123,14 +107,15 @@ def draw_structures(task: DrawTask) -> Drawn:
     parsed = dataset(task.path)
     root = DatasetAttributes(parsed)
     refusals: list[QuarantineError] = []
-    if kind_of(root.text("SOPClassUID") or "") == "segmentation":
+    is_segmentation = _is_segmentation(root)
+    if is_segmentation:
         listed = segments(root)
-        classes = _segment_classes(listed, task, refusals)
+        classes = segment_classes(listed, task.lesion_classes, task.chosen, refusals)
         segmentation = Segmentation(parsed)
         found = [segment_voxels(segmentation, classes, image.grid) for image in task.images]
     else:
         regions = rois(root)
-        classes = _roi_classes(regions, task, refusals)
+        classes = roi_classes(regions, task.lesion_classes, task.chosen, refusals)
         wanted = [roi for roi in regions if roi.number in classes]
         _tell_open_contours(wanted, refusals)
         found = [_roi_voxels(wanted, image, task.by_images) for image in task.images]
@@ -139,69 +124,19 @@ def draw_structures(task: DrawTask) -> Drawn:
     index = _fitting(found)
     refusals += _by_reason(found[index])
     voxels = {number: indices for number, indices in found[index].items() if not isinstance(indices, QuarantineError)}
-    return Drawn(index, tuple(_label_maps(voxels, classes, task.images[index].shape)), tuple(refusals))
+    shape = task.images[index].shape
+    if not is_segmentation:
+        _tell_gaps(voxels, shape[2], refusals)
+    flags = (THRESHOLDED,) if root.text("SegmentationType") == "FRACTIONAL" else ()
+    return Drawn(index, tuple(_label_maps(voxels, classes, shape)), tuple(refusals), flags)
 
 
-def _segment_classes(listed: Sequence[Segment], task: DrawTask, refusals: list[QuarantineError]) -> dict[int, str]:
-    """Class of each segment that has one: by the table, else the mapping, else the term of its code."""
-    mapping = task.lesion_classes
-    if task.chosen:
-        return _chosen_classes({segment.number: segment.label for segment in listed}, task.chosen, refusals)
-    if mapping is None:
-        terms = {segment.number: segment.term for segment in listed}
-        classes = {number: term for number, term in terms.items() if term is not None and is_class_name(term)}
-        unknown = len(listed) - len(classes)
-        if unknown:
-            found = f"{unknown} of {len(listed)} segments without a code of SNOMED CT or DICOM that names them"
-            refusals.append(QuarantineError("UNMAPPED_STRUCTURE", found, MAP_ADVICE))
-        return classes
-    mapped = {segment.number: first_class(segment.names, mapping) for segment in listed}
-    classes = {number: name for number, name in mapped.items() if name is not None}
-    if not classes:
-        refusals.append(_none_mapped(len(listed), "segments"))
-    return classes
-
-
-def _roi_classes(regions: Sequence[Roi], task: DrawTask, refusals: list[QuarantineError]) -> dict[int, str]:
-    """Class of each region that has one by the table or the mapping; names are free text and never become a class.
-
-    Raises:
-        QuarantineError: UNMAPPED_STRUCTURE.
-    """
-    mapping = task.lesion_classes
-    if task.chosen:
-        return _chosen_classes({roi.number: roi.name for roi in regions}, task.chosen, refusals)
-    if mapping is None:
-        found = f"{len(regions)} structures, and no ingest.lesion_classes to tell what they are"
-        raise QuarantineError("UNMAPPED_STRUCTURE", found, MAP_ADVICE)
-    mapped = {roi.number: first_class([roi.name], mapping) for roi in regions}
-    classes = {number: name for number, name in mapped.items() if name is not None}
-    if not classes:
-        raise _none_mapped(len(regions), "structures")
-    return classes
-
-
-def _chosen_classes(
-    names: Mapping[int, str], chosen: Sequence[Choice], refusals: list[QuarantineError]
-) -> dict[int, str]:
-    """Class of each structure that a table names by number, else by label or name, case not counted."""
-    classes: dict[int, str] = {}
-    for choice in chosen:
-        word = choice.structure.strip().casefold()
-        numbers = [number for number in names if str(number) == word]
-        numbers = numbers or [number for number, name in names.items() if name.strip().casefold() == word]
-        if len(numbers) == 1 and classes.setdefault(numbers[0], choice.lesion_class) == choice.lesion_class:
-            continue
-        what = f"{len(numbers)} structures of {len(names)} with the number or name that it tells"
-        if len(numbers) == 1:
-            what = "a structure that an earlier line gives another class"
-        advice = "Correct the line; a number is a Segment Number or ROI Number."
-        refusals.append(QuarantineError("STRUCTURE_ABSENT", f"{choice.place}: {what}", advice))
-    return classes
-
-
-def _none_mapped(count: int, what: str) -> QuarantineError:
-    return QuarantineError("UNMAPPED_STRUCTURE", f"{count} {what}, none of them in ingest.lesion_classes", MAP_ADVICE)
+def _is_segmentation(root: DatasetAttributes) -> bool:
+    """Tell a segmentation from a structure set; QuarantineError NOT_AN_IMAGE for another object."""
+    kind = kind_of(root.text("SOPClassUID") or "")
+    if kind in {"segmentation", "structure_set"}:
+        return kind == "segmentation"
+    raise QuarantineError("NOT_AN_IMAGE", "neither segmentation nor structure set", "Leave it out.")
 
 
 def _roi_voxels(regions: Sequence[Roi], image: Image, by_images: bool) -> Voxels:
@@ -223,6 +158,15 @@ def _tell_open_contours(regions: Sequence[Roi], refusals: list[QuarantineError])
     if skipped:
         found = f"{skipped} points or open lines beside {sum(len(roi.contours) for roi in drawn)} closed contours"
         refusals.append(QuarantineError("OPEN_CONTOUR", found, "Nothing to do if closed contours alone are meant."))
+
+
+def _tell_gaps(voxels: Mapping[int, Indices], slices: int, refusals: list[QuarantineError]) -> None:
+    """Report single slices without contour between slices with one: drawn lesions have parts, but rarely such gaps."""
+    gaps = {number: sum(np.diff(np.unique(indices % slices)) == 2) for number, indices in voxels.items()}
+    affected = sum(count > 0 for count in gaps.values())
+    if affected:
+        found = f"{affected} of {len(voxels)} structures: {sum(gaps.values())} slices without contour between others"
+        refusals.append(QuarantineError("CONTOUR_GAP", found, "Nothing is drawn there; add the contours if they lack."))
 
 
 def _fitting(found: Sequence[Voxels]) -> int:

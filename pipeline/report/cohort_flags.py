@@ -119,6 +119,9 @@ _RECORDED: Mapping[str, Meaning] = {
     "DERIVED": Meaning(1, "set by ingest", "The image type says DERIVED: computed from other images."),
     "LOSSY": Meaning(1, "set by ingest", "The pixels were compressed with loss."),
     "TRAILING_BYTES": Meaning(1, "set by ingest", "The file goes on after the voxels."),
+    "MASK_THRESHOLDED": Meaning(
+        1, "set by ingest", "A segmentation of fractions: voxels from half of its maximum on are lesion."
+    ),
     "LOOK_ALIKE": Meaning(
         3,
         "set by ingest's search for copies",

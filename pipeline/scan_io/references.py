@@ -22,12 +22,14 @@ class References:
         sop_instance_uids: of the images.
         series_uids: of their series.
         frame_of_reference_uids: of the coordinates.
+        sha256: of the file.
     """
 
     kind: Kind
     sop_instance_uids: tuple[str, ...]
     series_uids: tuple[str, ...]
     frame_of_reference_uids: tuple[str, ...]
+    sha256: str = ""
 
 
 def below(start: Iterable[Attributes], *keywords: str) -> list[Attributes]:

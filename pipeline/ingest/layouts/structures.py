@@ -14,7 +14,8 @@ from pipeline.ingest.found import Found, FoundMask, Reading
 from pipeline.ingest.layouts.scan_lesions import PlacedVolume, VolumePlaces, check_referred, grouped
 from pipeline.ingest.lesion_table import LesionRow
 from pipeline.ingest.source_tree import Refusal, SourceFile
-from pipeline.ingest.structure_parsers import Choice, DrawTask, Image, draw_structures, read_references
+from pipeline.ingest.structure_classes import Choice
+from pipeline.ingest.structure_parsers import DrawTask, Image, draw_structures, read_references
 from pipeline.safe_parse import parse_all
 from pipeline.scan_io.references import References
 
@@ -22,6 +23,7 @@ RESAMPLED = "TILT_CORRECTED"
 """Flag of volumes whose voxels are not where those of the images were."""
 
 _LOST = QuarantineError("UNREADABLE", "no result", "Copy it again.")
+_COPY = QuarantineError("DUPLICATE_STRUCTURES", "the same file a second time", "Nothing to do; one is kept.")
 _RESAMPLED = QuarantineError(
     "IMAGE_RESAMPLED",
     "structures of a series whose gantry tilt was corrected",
@@ -48,11 +50,15 @@ def structure_lesions(reading: Reading, places: VolumePlaces, files: Sequence[So
         files: segmentations and structure sets.
     """
     drawings = []
+    seen: set[References] = set()
     outcomes = parse_all(read_references, [file.path for file in files], reading.limits)
     for file, outcome in zip(files, outcomes, strict=True):
         try:
             if outcome.result is None:
                 raise outcome.refusal or _LOST
+            if outcome.result in seen:
+                raise _COPY
+            seen.add(outcome.result)
             drawings.append(_Drawing(file, *_candidates(places, outcome.result)))
         except QuarantineError as error:
             yield Refusal((file.name,), error)
@@ -94,7 +100,9 @@ def _drawn(reading: Reading, places: VolumePlaces, drawings: Sequence[_Drawing])
             yield from (Refusal((name,), refusal) for refusal in outcome.result.refusals)
             word = drawing.words[outcome.result.image]
             for label in outcome.result.maps:
-                yield FoundMask(label.voxels, places.volumes[word].geometry, word, label.classes, name)
+                yield FoundMask(
+                    label.voxels, places.volumes[word].geometry, word, label.classes, name, outcome.result.flags
+                )
         reading.progress("structures read", count, len(tasks))
 
 

@@ -180,7 +180,7 @@ def test_a_label_that_could_not_be_shown_may_be_mapped(inputs, run_ingest):
 
 def test_a_mapping_that_names_no_label_is_refused(inputs, run_ingest):
     _set(inputs, {"a": _labels(1, 2)})
-    with pytest.raises(InputError, match="2 labels, none of them named in ingest.lesion_classes"):
+    with pytest.raises(InputError, match=r"2 labels, none of them named in ingest.lesion_classes"):
         run_ingest(lesion_classes={"GTV*": "tumor"})
 
 

@@ -352,7 +352,8 @@ def test_real_segmentations_equal_what_highdicom_reads_of_them(run_ingest):
 def test_real_structure_sets_are_drawn_or_refused_for_their_fault(run_ingest):
     result = run_ingest(Path(REAL or "") / "rtstruct", min_slices=1, lesion_classes={"ROI-*": "roi"})
     refused = [row for row in result.catalog.quarantine.to_dicts() if row["reason"] == "MISSING_REFERENCE"]
-    assert [row["found"][:49] for row in refused] == ["4 of 4 structures: 1 of 3 contours on images that"] * 3
+    assert [row["found"][:49] for row in refused] == ["4 of 4 structures: 1 of 3 contours on images that"] * 2
+    assert "DUPLICATE_STRUCTURES" in result.reasons()  # two of the four files are one
     (row,) = result.catalog.lesions.to_dicts()
     mask = np.asarray(nib.load(result.catalog.folder / row["mask_path"]).dataobj) == row["mask_value"]
     square = 24.0**2  # from -51 to -27 mm, with an octagon as hole
@@ -405,3 +406,41 @@ def test_one_structure_of_two_classes_is_refused_though_named_in_two_ways(inputs
     (row,) = result.catalog.quarantine.to_dicts()
     assert row["found"] == "line 3: a structure that an earlier line gives another class"
     assert sorted(_lesions(result)) == ["tumor"]
+
+
+def test_a_copy_of_a_file_is_drawn_once(inputs, run_ingest, series):
+    _segmentation(inputs.root / "s.dcm", series, _mask(ONE))
+    shutil.copy(inputs.root / "s.dcm", inputs.root / "t.dcm")
+    result = run_ingest()
+    assert (result.reasons(), len(result.catalog.lesions)) == (["DUPLICATE_STRUCTURES"], 1)
+
+
+def test_a_slice_without_contour_between_others_is_left_empty_and_reported(inputs, run_ingest, series):
+    kept = [contour for contour in _box_contours(*BOXES[0], slice(0, 5)) if contour[0] != 2]
+    _structure_set(inputs.root / "rs.dcm", series, {1: kept, 2: _box_contours(*ONE)}, ("GTV", "CTV"))
+    result = run_ingest(lesion_classes={"GTV": "tumor", "CTV": "target"})
+    (row,) = result.catalog.quarantine.to_dicts()
+    assert (row["reason"], row["found"]) == (
+        "CONTOUR_GAP",
+        "1 of 2 structures: 1 slices without contour between others",
+    )
+    assert _lesions(result)["tumor"].any(axis=(0, 1)).tolist() == [True, True, False, True, True]
+
+
+@pytest.mark.parametrize("kind", ["FRACTIONAL", "BINARY"])
+def test_a_segmentation_of_fractions_flags_its_series(inputs, run_ingest, series, kind):
+    _segmentation(inputs.root / "s.dcm", series, _mask(ONE), kind)
+    inputs.dicom("other", 5)
+    rows = run_ingest().catalog.series.to_dicts()
+    flagged = sum("MASK_THRESHOLDED" in row["flags"] for row in rows)
+    assert (len(rows), flagged) == (2, int(kind == "FRACTIONAL"))
+
+
+@pytest.mark.parametrize("value", [99, 100])
+def test_half_of_the_largest_fraction_is_lesion_and_less_is_not(inputs, run_ingest, series, value):
+    made = _segmentation(inputs.root / "s.dcm", series, _mask(ONE), "FRACTIONAL")
+    pixels = np.frombuffer(made.PixelData, np.uint8)
+    assert (made.MaximumFractionalValue, sorted(set(pixels.tolist()))) == (200, [0, 150])
+    made.PixelData = np.where(pixels == 150, np.uint8(value), np.uint8(0)).tobytes()
+    made.save_as(inputs.root / "s.dcm")
+    assert len(run_ingest().catalog.lesions) == int(value == 100)
