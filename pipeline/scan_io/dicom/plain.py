@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
+from pydicom.charset import python_encoding
 from pydicom.datadict import DicomDictionary, tag_for_keyword
 
 from pipeline.scan_io.dicom.part10 import DEFLATED, IMPLICIT_LITTLE_ENDIAN, LONG_LENGTHS
@@ -189,6 +190,9 @@ class _Walk:
         if syntax not in DECODED or syntax in _OTHERWISE_ENCODED:
             raise NotPlain
         start, length = self._implicit(place) if syntax == IMPLICIT_LITTLE_ENDIAN else self._explicit(place)
+        vr, charset = self._values.get(TAGS["SpecificCharacterSet"], (b"CS", b""))
+        if vr != b"CS" or not all(name in python_encoding for name in charset.decode("latin-1").rstrip().split("\\")):
+            raise NotPlain
         if syntax not in PLAIN and length == UNDEFINED:
             return PlainFile(self._values, syntax, None, None, self._size)
         if syntax not in PLAIN or start + length > self._size:

@@ -1,6 +1,8 @@
 """Files made to break their reader: each costs itself, the good series beside it is catalogued."""
 
 import gzip
+import os
+import stat
 import struct
 import time
 import zlib
@@ -11,7 +13,10 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
+from pipeline.safe_parse import Limits, parse_all
+
 ZEROS = bytes(1 << 24)
+PROGRAM = b"MZ\x90\0 a program in the preamble"
 
 
 def _one_slice(inputs):
@@ -52,42 +57,116 @@ def _deflated_bomb(inputs):
     _with_body(path, start + block * 128 + squeeze.flush())
 
 
-def _nifti_bomb(inputs):
-    """A gzip file of two megabytes that inflates to two gigabytes of voxels."""
+def _nifti_bomb(inputs, side=1024):
+    """A gzip file of two megabytes that inflates to two gigabytes, of which a header claims side³ voxels."""
     path = inputs.nifti("bomb_T1w.nii", np.zeros((4, 4, 4), np.int16))
     header = bytearray(path.read_bytes()[:352])
-    struct.pack_into("<8h", header, 40, 3, 1024, 1024, 1024, 1, 1, 1, 1)
+    struct.pack_into("<8h", header, 40, 3, side, side, side, 1, 1, 1, 1)
     path.unlink()
     (inputs.root / "bomb_T1w.nii.gz").write_bytes(gzip.compress(bytes(header)) + gzip.compress(ZEROS) * 128)
 
 
-def _nested(inputs):
-    """Sequences nested 5,000 deep."""
+def _nifti_tail(inputs):
+    """The same behind the voxels of a small image."""
+    _nifti_bomb(inputs, side=8)
+
+
+def _nested(inputs, depth=5000):
+    """Sequences within each other."""
     path, _ = _one_slice(inputs)
     opening = struct.pack("<HH2sHL", 0x0040, 0xA730, b"SQ", 0, 0xFFFFFFFF) + struct.pack(
         "<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF
     )
-    _with_body(path, opening * 5000)
+    _with_body(path, opening * depth)
 
 
-@pytest.mark.parametrize(
-    ("plant", "reasons"),
-    [
-        (_rle_bomb, {"OUT_OF_MEMORY", "DECODE_FAILED", "CRASHED"}),
-        (_deflated_bomb, {"OUT_OF_MEMORY"}),
-        (_nifti_bomb, {"EXPANSION_LIMIT"}),
-        (_nested, {"UNREADABLE", "CRASHED"}),
-    ],
-)
+def _nested_400(inputs):
+    """As many as break a recursive parser."""
+    _nested(inputs, 400)
+
+
+def _random(inputs):
+    """A DICOM magic before random bytes."""
+    path, _ = _one_slice(inputs)
+    path.write_bytes(bytes(128) + b"DICM" + np.random.default_rng(0).bytes(5000))
+
+
+def _packed(inputs):
+    """A sound file, packed."""
+    path, _ = _one_slice(inputs)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+def _claim(inputs):
+    """More rows than there are bytes."""
+    path, item = _one_slice(inputs)
+    item.Rows = item.Columns = 30000
+    item.save_as(path)
+
+
+BOMBS = [
+    (_rle_bomb, {"EXPANSION_LIMIT"}),
+    (_deflated_bomb, {"EXPANSION_LIMIT"}),
+    (_nifti_bomb, {"EXPANSION_LIMIT", "TOO_LARGE", "OUT_OF_MEMORY"}),
+    (_nifti_tail, {"EXPANSION_LIMIT", "TRAILING_BYTES"}),
+    (_nested, {"TOO_DEEP"}),
+    (_nested_400, {"TOO_DEEP"}),
+    (_random, {"NOT_DICOM", "TRUNCATED", "MISSING_SYNTAX", "UNREADABLE"}),
+    (_packed, {"NOT_DICOM"}),
+    (_claim, {"PIXEL_CLAIM", "TRUNCATED"}),
+]
+
+
+@pytest.mark.parametrize(("plant", "reasons"), BOMBS, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_bomb_is_quarantined_quickly_and_the_run_goes_on(inputs, run_ingest, plant, reasons):
     plant(inputs)
     inputs.dicom("good", 1)
+    assert [outcome.result for outcome in parse_all(len, ["warm"], Limits(60, 1400))] == [4]
     started = time.monotonic()
-    result = run_ingest(memory_limit_mb=1200, timeout_s=20)
+    result = run_ingest(timeout_s=20)
     assert time.monotonic() - started < 10
     assert result.record.facts["modalities"] == {"CT": 1}
     assert len(result.reasons()) == 1
     assert set(result.reasons()) <= reasons
+
+
+def _state(root, left_out):
+    """Kind, mode, time and content of everything below a folder, but for one part of it."""
+    state = {}
+    for path in sorted(root.rglob("*")):
+        if left_out not in (path, *path.parents):
+            status = path.lstat()
+            content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+            state[str(path)] = (status.st_mode, status.st_mtime_ns, content)
+    return state
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_a_hostile_tree_changes_nothing_outside_the_workspace(tmp_path, inputs, run_ingest):
+    inputs.dicom("good", 1)
+    secret = tmp_path / "secret.dcm"
+    secret.write_bytes((inputs.root / "good" / "0001.dcm").read_bytes())
+    paths, _ = inputs.dicom("climbing", 2, "MR", identity=inputs.identity("../../../climbed"))
+    for path in paths:
+        item = pydicom.dcmread(path)
+        item.StudyInstanceUID, item.SeriesInstanceUID = "../../../study", "../../../series"
+        item.SeriesDescription, item.SOPInstanceUID = "../../../T1", f"../../{path.stem}"
+        item.save_as(path)
+        path.write_bytes(PROGRAM.ljust(128, b"\x90") + path.read_bytes()[128:])
+    os.symlink(secret, inputs.root / "link.dcm")
+    os.symlink("/dev/zero", inputs.root / "device.dcm")
+    os.symlink(inputs.root, inputs.root / "loop")
+    os.link(secret, inputs.root / "hard.dcm")
+    os.mkfifo(inputs.root / "pipe.dcm")
+    before = _state(tmp_path, tmp_path / "workspace")
+    started = time.monotonic()
+    result = run_ingest()
+    assert time.monotonic() - started < 10
+    assert _state(tmp_path, tmp_path / "workspace") == before
+    assert {"LINK", "SPECIAL_FILE"} <= set(result.reasons())
+    written = [path for path in (tmp_path / "workspace").rglob("*") if path.is_file()]
+    assert not [path for path in written if "climbed" in path.name or ".." in path.name]
+    assert not [path for path in written if PROGRAM in path.read_bytes()]
 
 
 @pytest.mark.parametrize("seed", range(3))
