@@ -149,7 +149,7 @@ def test_folder_without_mr(invoke: Callable[..., Result], cohort: Path, tmp_path
     _refused(invoke("prepare", *arguments, "--set", "tracks=[mr_to_ct]"), 3, "MR")
 
 
-def test_truncated_dicom_costs_one_series_and_is_listed(
+def test_a_truncated_file_costs_one_series_and_both_are_listed(
     invoke: Callable[..., Result], cohort: Path, tmp_path: Path
 ) -> None:
     series = sorted({path.parent for path in cohort.rglob("*") if _is_dicom(path)})[:2]
@@ -164,12 +164,12 @@ def test_truncated_dicom_costs_one_series_and_is_listed(
     work = ("--workspace", tmp_path / "work")
     ingested = invoke("ingest", "--input", tmp_path / "scans", *work)
     assert ingested.exit_code == 0, ingested.output
-    assert "1 input was set aside" in ingested.stdout
+    assert "2 inputs were set aside" in ingested.stdout  # the file, and the rest of its series
     listed = invoke("quarantine", "list", *work)
-    assert "TRUNCATED" in listed.stdout
-    identifier = re.search(r"\b[0-9a-f]{16}\b", listed.stdout)
+    assert "1 of 27 slices are damaged" in re.sub(r"\s+", " ", listed.stdout)
+    identifier = re.search(r"\b([0-9a-f]{16})\b\W+TRUNCATED", listed.stdout)
     assert identifier is not None
-    shown = invoke("quarantine", "show", identifier.group()[:6], *work)
+    shown = invoke("quarantine", "show", identifier[1][:6], *work)
     assert "TRUNCATED" in shown.stdout
     assert "advice" in shown.stdout
     assert patient not in ingested.output + listed.output + shown.output
