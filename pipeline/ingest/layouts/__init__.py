@@ -40,7 +40,7 @@ def detect(tree: SourceTree) -> tuple[str, str]:
             "scans: DICOM, NIfTI, MetaImage, NRRD; bids: sub-<label>/anat/ with NIfTI; "
             "synthrad: mr.nii.gz and ct.nii.gz (or .mha) in <subject>/; "
             "decathlon, nnunet: dataset.json with its imagesTr/ and labelsTr/; "
-            "class_folders: images in <class>/ or <train|val|test>/<class>/; "
+            "class_folders: images in <class>/ or <train|val|test>/<class>/, or labels.csv; "
             "slice_pairs: images in MR/ and CT/ named <case><3-digit slice>; medmnist_npz: one .npz file"
         ),
         change="Arrange the files in one of these ways, e.g. put images into one folder for each class.",
