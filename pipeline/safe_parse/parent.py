@@ -30,6 +30,12 @@ _PIPE_BYTES = 4 * _MIB
 _GRACE_S = 5.0
 """How long after its time the parsing process may take to end itself."""
 
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
 _HIDING = threading.Lock()
 _PRELOADED = ["pipeline.scan_io", "pipeline.safe_parse.child"]
 """Imported once by the fork server, so that a child starts in hundredths of a second."""
@@ -113,7 +119,7 @@ class _Child:
         self._process = context.Process(
             target=child.serve, args=(theirs, parse, limits.memory_mb, limits.timeout_s), daemon=True
         )
-        with _without_main():
+        with _HIDING, _without_main(), _one_thread():
             self._process.start()
         theirs.close()
         self._pipe.setblocking(False)
@@ -213,10 +219,24 @@ class _Child:
 @contextmanager
 def _without_main() -> Iterator[None]:
     """Hide the main module: a child would import it, and a script without a ``__main__`` guard would run twice."""
-    with _HIDING:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Ask numerical libraries for one thread in what starts now: stacks of many would eat the address space."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

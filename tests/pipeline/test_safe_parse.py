@@ -139,6 +139,14 @@ def test_a_script_without_a_main_guard_is_not_run_again(tmp_path):
     assert run.stdout == "[2.0, 3.0]\n"
 
 
+def test_numerical_libraries_of_the_child_have_one_thread_and_ours_keep_theirs(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    outcomes = _outcomes(partial(os.getenv, "OMP_NUM_THREADS"), partial(os.getenv, "MKL_NUM_THREADS"))
+    assert [outcome.result for outcome in outcomes] == ["1", "1"]
+    assert (os.environ["OMP_NUM_THREADS"], os.getenv("MKL_NUM_THREADS")) == ("64", None)
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["int16", "float32", ">u2", "bool", "complex64"])
 def test_arrays_cross_exactly_and_can_be_written_to(order, dtype):

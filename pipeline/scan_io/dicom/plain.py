@@ -12,100 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydicom.charset import python_encoding
-from pydicom.datadict import DicomDictionary, tag_for_keyword
+from pydicom.datadict import DicomDictionary
 
 from pipeline.scan_io.dicom.part10 import DEFLATED, IMPLICIT_LITTLE_ENDIAN, LONG_LENGTHS
+from pipeline.scan_io.dicom.plain_keys import PRIVATE, TAGS
 from pipeline.scan_io.dicom.structure import PIXEL_DATA, UNDEFINED
 from pipeline.scan_io.dicom.transfer_syntaxes import BIG_ENDIAN, DECODED, PLAIN
-
-KEYWORDS = frozenset(
-    {
-        "SpecificCharacterSet",
-        "ImageType",
-        "SOPClassUID",
-        "SOPInstanceUID",
-        "StudyDate",
-        "SeriesDate",
-        "AcquisitionDate",
-        "ContentDate",
-        "StudyTime",
-        "SeriesTime",
-        "AcquisitionTime",
-        "ContentTime",
-        "AcquisitionDateTime",
-        "Modality",
-        "Manufacturer",
-        "ManufacturerModelName",
-        "StudyDescription",
-        "SeriesDescription",
-        "ComplexImageComponent",
-        "PatientID",
-        "PatientSex",
-        "PatientAge",
-        "BodyPartExamined",
-        "ScanningSequence",
-        "SequenceVariant",
-        "SequenceName",
-        "SliceThickness",
-        "KVP",
-        "RepetitionTime",
-        "EchoTime",
-        "InversionTime",
-        "EchoNumbers",
-        "MagneticFieldStrength",
-        "SpacingBetweenSlices",
-        "EchoTrainLength",
-        "SoftwareVersions",
-        "ProtocolName",
-        "TriggerTime",
-        "GantryDetectorTilt",
-        "FlipAngle",
-        "PatientPosition",
-        "DiffusionBValue",
-        "StudyInstanceUID",
-        "SeriesInstanceUID",
-        "StudyID",
-        "SeriesNumber",
-        "AcquisitionNumber",
-        "InstanceNumber",
-        "ImagePositionPatient",
-        "ImageOrientationPatient",
-        "FrameOfReferenceUID",
-        "TemporalPositionIdentifier",
-        "NumberOfTemporalPositions",
-        "TemporalPositionIndex",
-        "SliceLocation",
-        "SamplesPerPixel",
-        "PhotometricInterpretation",
-        "PlanarConfiguration",
-        "NumberOfFrames",
-        "Rows",
-        "Columns",
-        "PixelSpacing",
-        "BitsAllocated",
-        "BitsStored",
-        "HighBit",
-        "PixelRepresentation",
-        "PixelPaddingValue",
-        "PixelPaddingRangeLimit",
-        "BurnedInAnnotation",
-        "RescaleIntercept",
-        "RescaleSlope",
-        "RescaleType",
-        "LossyImageCompression",
-        "ModalityLUTSequence",
-        "MRDiffusionSequence",
-        "MREchoSequence",
-        "SharedFunctionalGroupsSequence",
-        "PerFrameFunctionalGroupsSequence",
-    }
-)
-"""Attributes that the walk keeps; pydicom is asked for any other."""
-
-PRIVATE = frozenset({(0x0019, 0x0A), (0x0019, 0x0C), (0x0029, 0x10), (0x2001, 0x03), (0x0043, 0x39), (0x0043, 0x2F)})
-"""Group and offset in its block of the private elements that it keeps: mosaics, b-values, parts of complex images."""
-
-TAGS = {keyword: int(tag_for_keyword(keyword) or 0) for keyword in KEYWORDS}
 
 _OTHERWISE_ENCODED = frozenset({DEFLATED, BIG_ENDIAN})
 _FIRST_BYTES, _MORE_BYTES, _HEADER_CAP = 1 << 14, 1 << 16, 1 << 23

@@ -14,6 +14,8 @@ from pipeline.errors import QuarantineError
 from pipeline.scan_io.dicom import plain
 from pipeline.scan_io.dicom.open_file import dataset, open_file, open_with_pydicom
 from pipeline.scan_io.dicom.plain_attributes import PlainAttributes
+from pipeline.scan_io.dicom.plain_keys import KEYWORDS, PRIVATE
+from pipeline.scan_io.dicom.read_header import read_header
 
 DATA = Path(os.environ.get("SCANLOOM_TEST_DATA", "/nonexistent"))
 CREATORS = ("SIEMENS MR HEADER", "SIEMENS CSA HEADER", "Philips Imaging DD 001", "GEMS_PARM_01")
@@ -32,13 +34,13 @@ def _seen(attributes):
     """Every answer to every question."""
     seen = {
         (name, keyword): _told(getattr(attributes, name), keyword)
-        for keyword in plain.KEYWORDS
+        for keyword in KEYWORDS
         for name in (
             ("has",) if keyword.endswith("Sequence") else ("has", "text", "texts", "number", "numbers", "whole")
         )
     }
     private = {
-        (creator, *place): _told(attributes.private, creator, *place) for creator in CREATORS for place in plain.PRIVATE
+        (creator, *place): _told(attributes.private, creator, *place) for creator in CREATORS for place in PRIVATE
     }
     return seen | private
 
@@ -261,3 +263,13 @@ def test_big_endian_files_are_opened_by_pydicom(item):
     opened = open_file(path)
     assert (opened.pixel_offset, opened.attributes.whole("Rows")) == (None, pixels.shape[0])
     np.testing.assert_array_equal(dataset(path).pixel_array, pixels)
+
+
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+def test_headers_of_plain_files_are_read_without_pydicom(files, monkeypatch, modality):
+    def never(path):
+        raise AssertionError(path)
+
+    monkeypatch.setattr("pipeline.scan_io.dicom.open_file.open_with_pydicom", never)
+    for path in files.write("quick", modality=modality):
+        assert read_header(path).refusal is None
