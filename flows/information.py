@@ -48,7 +48,7 @@ def print_quarantine(console: Console, workspace: Path) -> None:
     if not rows:
         console.print("Nothing is in quarantine.")
         return
-    counts = Counter(str(row["reason"]) for row in rows).most_common()
+    counts = Counter(sorted(str(row["reason"]) for row in rows)).most_common()
     console.print(", ".join(f"{count} {reason}" for reason, count in counts), markup=False, highlight=False)
     table = Table()
     for heading in ("id", "reason", "files", "found"):

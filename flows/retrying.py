@@ -73,5 +73,5 @@ def _print_changes(console: Console, before: Sequence[dict[str, object]], after:
     ids = [{str(row["path_hash"]) for row in rows} for rows in (before, after)]
     gone, stays, new = len(ids[0] - ids[1]), len(ids[0] & ids[1]), len(ids[1] - ids[0])
     console.print(f"\nTried again: {gone} no longer refused, {stays} still refused, {new} refused anew.")
-    for reason, count in Counter(str(row["reason"]) for row in after).most_common():
+    for reason, count in Counter(sorted(str(row["reason"]) for row in after)).most_common():
         console.print(f"  {reason:24} {count}", markup=False, highlight=False)

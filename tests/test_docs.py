@@ -270,7 +270,7 @@ def _raised_reasons(source: str) -> set[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "QuarantineError":
             found |= _texts(node.args[0]) if node.args else set()
-        elif isinstance(node, ast.Tuple) and len(node.elts) == 3 and _texts(node.elts[2]):
+        elif isinstance(node, ast.Tuple) and len(node.elts) == 3 and any("." in text for text in _texts(node.elts[2])):
             found |= _texts(node.elts[0])
         elif isinstance(node, ast.Assign) and any(
             isinstance(target, ast.Name) and target.id.lower() == "reason" for target in node.targets
@@ -281,7 +281,7 @@ def _raised_reasons(source: str) -> set[str]:
 
 def test_reasons_are_found_however_a_source_gives_them() -> None:
     source = (
-        'QuarantineError("FIRST", f"{n}", "Do.")\nx = "SECOND", name, "Do."\n'
+        'QuarantineError("FIRST", f"{n}", "Do.")\nx = "SECOND", name, "Do it."\n'
         'reason = "THIRD" if a else "FOURTH"\nREASON = "FIFTH"\nother = "SIXTH", "no refusal"\n'
     )
     assert _raised_reasons(source) == {"FIRST", "SECOND", "THIRD", "FOURTH", "FIFTH"}
