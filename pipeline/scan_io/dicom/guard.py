@@ -3,13 +3,13 @@
 import math
 
 from pipeline.errors import QuarantineError
-from pipeline.scan_io.dicom.part10 import DEFLATED, EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN
+from pipeline.scan_io.dicom.part10 import DEFLATED
+from pipeline.scan_io.dicom.transfer_syntaxes import NATIVE
 
 _MIB = 1 << 20
 MAXIMUM_PIXEL_BYTES = 1024 * _MIB
 """Decoded pixels of one file."""
 
-_NATIVE = frozenset({IMPLICIT_LITTLE_ENDIAN, EXPLICIT_LITTLE_ENDIAN, EXPLICIT_BIG_ENDIAN})
 _RLE = "1.2.840.10008.1.2.5"
 _RLE_RATIO = 64
 """A run of 128 equal bytes takes two (PS3.5 G.3)."""
@@ -47,7 +47,7 @@ def check_pixel_claims(
         raise QuarantineError("PIXEL_CLAIM", shape, "Export the images again.")
     claim = math.ceil(rows * columns * frames * samples * bits_allocated / 8)
     found = f"{shape}, {claim} bytes, in {pixel_bytes} bytes"
-    if transfer_syntax_uid in _NATIVE and claim > pixel_bytes:
+    if transfer_syntax_uid in NATIVE - {DEFLATED} and claim > pixel_bytes:
         raise QuarantineError("PIXEL_CLAIM", found, "Copy the file again from its source.")
     if claim > min(MAXIMUM_PIXEL_BYTES, _reach(transfer_syntax_uid, pixel_bytes)):
         raise QuarantineError("EXPANSION_LIMIT", found, "Treat the file as hostile; split it if it is merely large.")
@@ -55,7 +55,7 @@ def check_pixel_claims(
 
 def _reach(transfer_syntax_uid: str, pixel_bytes: int) -> int:
     """Most bytes that compressed ones can stand for."""
-    if transfer_syntax_uid in _NATIVE or transfer_syntax_uid == DEFLATED:
+    if transfer_syntax_uid in NATIVE:
         return MAXIMUM_PIXEL_BYTES
     if transfer_syntax_uid == _RLE:
         return _RLE_RATIO * pixel_bytes

@@ -15,7 +15,7 @@ from pipeline.scan_io.dicom.attributes import Attributes, DatasetAttributes
 from pipeline.scan_io.dicom.part10 import COPY_AGAIN, FileMeta
 from pipeline.scan_io.dicom.plain_attributes import PlainAttributes
 from pipeline.scan_io.dicom.structure import PIXEL_DATA, UNDEFINED, Content, Pixels, Walk
-from pipeline.scan_io.dicom.transfer_syntaxes import PLAIN
+from pipeline.scan_io.dicom.transfer_syntaxes import BIG_ENDIAN, PLAIN
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _parse(stream: BinaryIO, *, stop_before_pixels: bool) -> tuple[pydicom.FileD
 
 
 def _checked(content: Content, start: int, syntax: str) -> Pixels | None:
-    walk = Walk(content, big=syntax == part10.EXPLICIT_BIG_ENDIAN)
+    walk = Walk(content, big=syntax == BIG_ENDIAN)
     return walk.pixels(start, implicit=syntax == part10.IMPLICIT_LITTLE_ENDIAN)
 
 

@@ -27,6 +27,7 @@ _REMEMBERED = 4096
 _CHARSETS = {b"": "latin-1", b"ISO_IR 6": "latin-1", b"ISO_IR 100": "latin-1", b"ISO_IR 192": "utf-8"}
 _ASCII_CHARSETS = frozenset({b"ISO_IR 101", b"ISO_IR 109", b"ISO_IR 110", b"ISO_IR 126", b"ISO_IR 127", b"ISO_IR 138"})
 _ASCII_CHARSETS |= frozenset({b"ISO_IR 144", b"ISO_IR 148", b"ISO_IR 166", b"GB18030", b"GBK"})
+_ASCII_CHARSETS |= frozenset({b"\\ISO 2022 IR 87", b"ISO 2022 IR 6\\ISO 2022 IR 87"})
 _CHARSET = TAGS["SpecificCharacterSet"]
 
 

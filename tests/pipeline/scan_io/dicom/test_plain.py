@@ -142,6 +142,7 @@ TEXTS = {
     "GB18030": "五",
     "ISO_IR 144": "Пять",
     "\\ISO 2022 IR 87": "五",
+    "\\ISO 2022 IR 87 ": "ASCII",
     "ISO_IR 13": "ASCII",
 }
 
