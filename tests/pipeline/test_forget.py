@@ -193,7 +193,7 @@ def test_trained_weights_stay_without_pictures_unless_models_go_too(world):
 def test_models_go_where_asked(world):
     forget(world.workspace, world.plan(PATIENTS[0]), models=True)
     left = {path.name for path in world.workspace.root.iterdir() if path.is_dir() and list(path.iterdir())}
-    assert left == {"identity", "ingest", "prepare_mr_to_ct", "train_mr_to_ct"}
+    assert left == {"identity", "ingest", "logs", "prepare_mr_to_ct", "train_mr_to_ct"}
 
 
 def test_a_later_ingest_refuses_the_subject(world):

@@ -24,6 +24,7 @@ def test_the_facts_say_what_was_found(inputs, run_ingest):
         "layout": "scans", "layout_reason": "8 DICOM files by content, 0 NIfTI files", "series": 2, "subjects": 1,
         "lesions": 0, "lesion_classes": {}, "quarantined": 1, "quarantine_reasons": {"NOT_DICOM": 1},
         "modalities": {"CT": 1, "MR": 1}, "subject_source": ["patient_id"], "ignored": 1,
+            "look_alikes": 0,
     }  # fmt: skip
 
 
