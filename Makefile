@@ -14,7 +14,7 @@ SCANLOOM_TEST_DATA ?= $(SHARED_DATA)
 export SCANLOOM_TEST_DATA
 endif
 
-PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup -q
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -q
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow check bench bench-ingest clean

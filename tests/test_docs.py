@@ -150,14 +150,12 @@ def _check_outcome(block: Block, outcomes: dict[str, dict[str, Any]]) -> None:
             rest = rest[match.end() :]
 
 
-@pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize("block", [block for block in RUN if not block.slow], ids=lambda block: block.id)
 def test_block_does_what_the_page_says(block: Block, quick_outcomes: dict[str, dict[str, Any]]) -> None:
     _check_outcome(block, quick_outcomes)
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize("block", [block for block in RUN if block.slow], ids=lambda block: block.id)
 def test_slow_block_does_what_the_page_says(block: Block, slow_outcomes: dict[str, dict[str, Any]]) -> None:
     _check_outcome(block, slow_outcomes)

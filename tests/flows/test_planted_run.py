@@ -15,7 +15,7 @@ from pydicom.datadict import DicomDictionary, dictionary_VR, keyword_for_tag
 
 from pipeline.stage_runner import verified_record
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = pytest.mark.slow
 Command = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = frozenset({"PatientID", "BodyPartExamined"})
