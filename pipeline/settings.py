@@ -4,36 +4,22 @@
 """
 
 import math
-import re
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.frozen_settings import CLASS_NAME as CLASS_NAME
+from pipeline.frozen_settings import ClassName, Count, Fraction, Positive
+from pipeline.frozen_settings import FrozenSettings as FrozenSettings
+from pipeline.generate_settings import GenerateLesionsSettings as GenerateLesionsSettings
+from pipeline.generate_settings import GenerateMRToCTSettings as GenerateMRToCTSettings
+from pipeline.generate_settings import GenerateSettings
 
 Track = Literal["lesions", "mr_to_ct"]
 DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 Resamples = Annotated[int, Field(ge=100)]
 Weight = Annotated[float, Field(ge=0)]
-CLASS_NAME = r"\w[\w ,.()+&-]{0,63}"
-"""What a class may be called: no separators, no markup, nothing that a table would take for a formula."""
-
-
-def _class_name(text: str) -> str:
-    if re.fullmatch(CLASS_NAME, text) is None:
-        raise ValueError("a class is a letter, a digit or _, then at most 63 of these, spaces and , . ( ) + & -")
-    return text
-
-
-ClassName = Annotated[str, AfterValidator(_class_name)]
-
-
-class FrozenSettings(BaseModel):
-    """Base of every settings section: frozen, unknown keys forbidden, defaults checked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class IngestSettings(FrozenSettings):
@@ -137,6 +123,24 @@ class PrepareSettings(FrozenSettings):
     mr_to_ct: PrepareMRToCTSettings = PrepareMRToCTSettings()
 
 
+class AlarmSettings(FrozenSettings):
+    """What happens when the flight recorder finds a training in trouble; the rules are those of `docs/training.md`."""
+
+    action: Literal["warn", "stop", "roll_back"] = Field(
+        "warn",
+        description="Go on and say so, end the training, or go back to the last good checkpoint with lower learning "
+        "rates. A loss that is not finite ends the training where it would only be warned of.",
+    )
+    patience: Count = Field(4, description="Log rows one after the other that must show the trouble.")
+    max_rollbacks: Count = Field(3, description="Later trouble ends the training.")
+    learning_rate_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="Factor of all learning rates at each going back."
+    )
+    probe_images: Annotated[int, Field(ge=0, le=512)] = Field(
+        64, description="Images made and compared with real ones at each log row; 0 leaves that out."
+    )
+
+
 class LoopSettings(FrozenSettings):
     """What both trainings share; every length is counted in training images."""
 
@@ -145,6 +149,11 @@ class LoopSettings(FrozenSettings):
     log_every_images: Count = 512
     checkpoint_every_images: Count = 8192
     grid_every_images: Count = 16384
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: passes of the networks in mixed precision; weights and losses stay float32."
+    )
+    gradient_clip: Weight = Field(0.0, description="Largest gradient norm of a step; longer ones are cut. 0 is off.")
+    alarms: AlarmSettings = AlarmSettings()
 
 
 class TrainLesionsSettings(LoopSettings):
@@ -228,34 +237,6 @@ class TrainSettings(FrozenSettings):
 
     lesions: TrainLesionsSettings = TrainLesionsSettings()
     mr_to_ct: TrainMRToCTSettings = TrainMRToCTSettings()
-
-
-class GenerateLesionsSettings(FrozenSettings):
-    """Recipe of a synthetic cohort."""
-
-    per_class: Count | dict[str, Annotated[int, Field(ge=0)]] = Field(
-        200, description="Images for each class, or a mapping from class to number."
-    )
-    truncation: Annotated[float, Field(gt=0, le=2)] = Field(
-        1.0, description="Scale of the latent; below 1 is safer, less varied."
-    )
-
-
-class GenerateMRToCTSettings(FrozenSettings):
-    """Pseudo-CT by overlapping windows."""
-
-    splits: tuple[Literal["train", "validation", "test"], ...] = Field(
-        ("test",), description="Subjects of these splits are translated."
-    )
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    dicom: bool = Field(True, description="Write a DICOM CT series beside the NIfTI where the MR has geometry.")
-
-
-class GenerateSettings(FrozenSettings):
-    """What is generated."""
-
-    lesions: GenerateLesionsSettings = GenerateLesionsSettings()
-    mr_to_ct: GenerateMRToCTSettings = GenerateMRToCTSettings()
 
 
 class ExtractorSettings(FrozenSettings):
