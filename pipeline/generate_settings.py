@@ -1,0 +1,88 @@
+"""Settings of what is generated: the recipe of a synthetic cohort, and pseudo-CT."""
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.frozen_settings import ClassName, Count, FrozenSettings
+
+Truncation = Annotated[float, Field(gt=0, le=2)]
+AttributeValue = str | float | tuple[float, float]
+"""A level or a named range, a number, or the ends of a range that is drawn from evenly."""
+
+
+class CohortLine(FrozenSettings):
+    """One line of a recipe."""
+
+    lesion_class: ClassName
+    count: Count = Field(description="Images.")
+    attributes: dict[str, AttributeValue] = Field(
+        {}, description="Attribute → level, number or [low, high]; attributes that are not named are left open."
+    )
+    truncation: Truncation | None = Field(None, description="Of this line; null takes that of the recipe.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for name, value in self.attributes.items():
+            ends = value if isinstance(value, tuple) else (value, value)
+            numbers = [end for end in ends if isinstance(end, float)]
+            if not all(map(math.isfinite, numbers)) or numbers != sorted(numbers):
+                raise ValueError(f"{name}: a range is [low, high] of finite numbers, low not above high")
+        return self
+
+
+class CohortFilterSettings(FrozenSettings):
+    """Which images of a cohort are rejected and made anew; limits are calibrated on real validation images."""
+
+    manifold: bool = Field(
+        False, description="Reject images that lie farther from the training images of their class than real ones do."
+    )
+    manifold_share: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        0.05, description="Share of real validation images that `manifold` would reject."
+    )
+    memorized: bool = Field(False, description="Reject images that copy a training image.")
+    attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        4, description="Images made for each one wanted, at the most, before the recipe is given up."
+    )
+
+    @property
+    def active(self) -> bool:
+        """Whether any image can be rejected."""
+        return self.manifold or self.memorized
+
+
+class GenerateLesionsSettings(FrozenSettings):
+    """Recipe of a synthetic cohort."""
+
+    per_class: Count | dict[str, Annotated[int, Field(ge=0)]] = Field(
+        200, description="Images for each class, or a mapping from class to number."
+    )
+    lines: tuple[CohortLine, ...] = Field(
+        (), description="The recipe line by line, with attributes; in place of per_class."
+    )
+    truncation: Truncation = Field(1.0, description="Scale of the latent; below 1 is safer, less varied.")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
+        None, description="Of the images; null takes that of the run. Another one makes other images, without training."
+    )
+    ensemble: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
+        (), description="Seeds of further trainings, whose generators take turns with the run's own."
+    )
+    filter: CohortFilterSettings = CohortFilterSettings()
+
+
+class GenerateMRToCTSettings(FrozenSettings):
+    """Pseudo-CT by overlapping windows."""
+
+    splits: tuple[Literal["train", "validation", "test"], ...] = Field(
+        ("test",), description="Subjects of these splits are translated."
+    )
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    dicom: bool = Field(True, description="Write a DICOM CT series beside the NIfTI where the MR has geometry.")
+
+
+class GenerateSettings(FrozenSettings):
+    """What is generated."""
+
+    lesions: GenerateLesionsSettings = GenerateLesionsSettings()
+    mr_to_ct: GenerateMRToCTSettings = GenerateMRToCTSettings()
