@@ -1,7 +1,7 @@
 """What the reader keeps of one DICOM file: plain values, so that it crosses processes and can be stored."""
 
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from pipeline.errors import QuarantineError
 from pipeline.scan_io.scan import ScanFacts
@@ -117,21 +117,3 @@ class DicomHeader:
     def error(self) -> QuarantineError | None:
         """The refusal as an error."""
         return None if self.refusal is None else QuarantineError(*self.refusal)
-
-
-def header_from_json(values: dict[str, Any]) -> DicomHeader:
-    """A header from what ``json`` makes of ``dataclasses.asdict(header)``."""
-    known = dict(values)
-    known["facts"] = _built(ScanFacts, known["facts"])
-    known["pixels"] = known["pixels"] and _built(PixelFormat, known["pixels"])
-    known["frames"] = tuple(_built(FrameHeader, frame) for frame in known["frames"])
-    built: DicomHeader = _built(DicomHeader, known)
-    return built
-
-
-def _built(kind: Any, values: dict[str, Any]) -> Any:
-    """A dataclass of plain values; lists become the tuples that they were."""
-    names = {item.name for item in fields(kind)}
-    return kind(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in names}
-    )
