@@ -8,7 +8,7 @@ clock's grain could go unseen. Inputs are kept apart by their absolute folder.
 import hashlib
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from pathlib import Path
 from pipeline.deidentify import Pseudonymizer
 from pipeline.files import sha256_json
 from pipeline.ingest.private_sqlite import PrivateDatabase
-from pipeline.ingest.readings import forget_readings
 from pipeline.ingest.source_tree import SourceFile, SourceTree, open_regular
 from pipeline.records import ProgressCallback, silent
 
@@ -109,22 +108,6 @@ class FileIndex:
         new = len(fresh.keys() - stored.keys())
         changed = sum(name in stored and stored[name][0] != sha256 for name, (sha256, _) in fresh.items())
         return IndexedTree(hashes, Changes(new, changed, len(gone), len(hashes) - new - changed))
-
-
-def forget_paths(identity: Path, names: Collection[str]) -> None:
-    """Remove files from the index and from the remembered readings, of every input, so that their bytes are gone.
-
-    Args:
-        identity: the workspace's ``identity/``.
-        names: `SourceFile.name` of each file; names that are not there do nothing.
-    """
-    path = identity / INDEX_FILE
-    if path.is_file():
-        database = PrivateDatabase(path, _SCHEMA, _VERSION)
-        with database.connection() as connection:
-            connection.executemany("DELETE FROM files WHERE name = ?", [(name,) for name in names])
-        database.compact()
-    forget_readings(identity, names)
 
 
 def fingerprint(hashes: Mapping[str, str], pseudonymizer: Pseudonymizer) -> str:

@@ -200,19 +200,8 @@ class Readings:
             self._database.attempt(work)
 
 
-def forget_readings(identity: Path, names: Collection[str]) -> None:
-    """Remove what was read of files, so that its bytes are gone."""
-    _remove(identity, lambda row: not set(json.loads(row[1])).isdisjoint(names))
-
-
 def forget_refusals(identity: Path, names: Collection[str] | None = None) -> int:
     """Remove refusals, of all files or of some; returns how many."""
-    return _remove(
-        identity, lambda row: bool(row[2]) and (names is None or not set(json.loads(row[1])).isdisjoint(names))
-    )
-
-
-def _remove(identity: Path, doomed: Callable[[tuple[Any, ...]], bool]) -> int:
     path = identity / READINGS_FILE
     if not path.is_file():
         return 0
@@ -220,8 +209,8 @@ def _remove(identity: Path, doomed: Callable[[tuple[Any, ...]], bool]) -> int:
 
     def work() -> int:
         with database.connection() as connection:
-            rows = connection.execute("SELECT key, names, refused FROM readings")
-            keys = [(row[0],) for row in rows if doomed(row)]
+            rows = connection.execute("SELECT key, names FROM readings WHERE refused")
+            keys = [(key,) for key, of in rows if names is None or not set(json.loads(of)).isdisjoint(names)]
             connection.executemany("DELETE FROM readings WHERE key = ?", keys)
         return len(keys)
 

@@ -2,12 +2,14 @@ import hashlib
 import os
 import stat
 import time
+from dataclasses import replace
 
 import pytest
 
 from pipeline.deidentify import Pseudonymizer
 from pipeline.ingest import file_index
-from pipeline.ingest.file_index import INDEX_FILE, UNREADABLE, Changes, FileIndex, fingerprint, forget_paths
+from pipeline.ingest.file_index import INDEX_FILE, UNREADABLE, Changes, FileIndex, fingerprint
+from pipeline.ingest.identity_removal import NO_TRACE, strip_databases
 from pipeline.ingest.source_tree import walk
 
 PSEUDONYMS = Pseudonymizer(b"k" * 32)
@@ -112,7 +114,7 @@ def test_forgotten_paths_leave_no_byte(tmp_path, tree_root):
     path = tmp_path / INDEX_FILE
     FileIndex(path).update(walk(tree_root))
     assert b"MUELLER_1971" in path.read_bytes()
-    forget_paths(tmp_path, ["MUELLER_1971"])
+    strip_databases(tmp_path, replace(NO_TRACE, names=frozenset({"MUELLER_1971"})))
     assert b"MUELLER_1971" not in path.read_bytes()
     assert FileIndex(path).update(walk(tree_root)).changes.new == 1
 

@@ -3,11 +3,13 @@
 import hashlib
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pipeline.ingest import readings
+from pipeline.ingest.identity_removal import NO_TRACE, strip_databases
 from pipeline.ingest.layouts import dicom_series, nifti_cases
 from pipeline.ingest.retries import last_input, retry
 
@@ -135,5 +137,5 @@ def test_forgotten_names_leave_no_byte(filled, run_ingest):
     first = run_ingest()
     path = first.workspace.identity / readings.READINGS_FILE
     assert b"MUELLER" in path.read_bytes()
-    readings.forget_readings(first.workspace.identity, ["MUELLER_T1w.nii"])
+    strip_databases(first.workspace.identity, replace(NO_TRACE, names=frozenset({"MUELLER_T1w.nii"})))
     assert b"MUELLER" not in path.read_bytes()
