@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Geometry, check_shape
@@ -89,22 +88,3 @@ def sequence_from_text(*texts: str | None) -> str | None:
             if re.search(pattern, lowered):
                 return name
     return None
-
-
-def compact_integers(values: NDArray[Any]) -> NDArray[Any]:
-    """Return int16 where int16 holds every value exactly, float32 otherwise.
-
-    Args:
-        values: array of integers or of finite floats.
-    """
-    limits = np.iinfo(np.int16)
-    whole = bool(np.issubdtype(values.dtype, np.integer)) or np.array_equal(values, np.rint(values))
-    if whole and values.size and limits.min <= values.min() and values.max() <= limits.max:
-        return values.astype(np.int16)
-    return values.astype(np.float32)
-
-
-def hounsfield(values: NDArray[Any]) -> NDArray[np.int16]:
-    """Round HU to int16, limited to what int16 holds."""
-    limits = np.iinfo(np.int16)
-    return np.asarray(np.clip(np.rint(values), limits.min, limits.max), dtype=np.int16)
