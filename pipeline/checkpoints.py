@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -77,6 +78,19 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     save_file(plain, path, metadata=dict(metadata or {}))
 
 
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in a safetensors file; no tensor is loaded.
+
+    Raises:
+        TrainingError: the file is unreadable.
+    """
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except Exception as error:  # safetensors raises its own type, OSError or ValueError
+        raise _unreadable(path, error) from None
+
+
 def load_weights(path: Path, network: torch.nn.Module) -> None:
     """Load weights into ``network``, exactly: every name and shape must fit.
 
@@ -86,12 +100,7 @@ def load_weights(path: Path, network: torch.nn.Module) -> None:
     try:
         tensors = load_file(path)
     except Exception as error:  # safetensors raises its own type, OSError or ValueError
-        raise TrainingError(
-            "Weights must be a readable safetensors file.",
-            found=f"{path.name}: {type(error).__name__}",
-            allowed="weights written by scanloom",
-            change="Train again, or restore the file.",
-        ) from None
+        raise _unreadable(path, error) from None
     own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if own != given:
@@ -103,6 +112,15 @@ def load_weights(path: Path, network: torch.nn.Module) -> None:
             change="Use the settings.json stored beside the weights.",
         )
     network.load_state_dict(tensors)
+
+
+def _unreadable(path: Path, error: Exception) -> TrainingError:
+    return TrainingError(
+        "Weights must be a readable safetensors file.",
+        found=f"{path.name}: {type(error).__name__}",
+        allowed="weights written by scanloom",
+        change="Train again, or restore the file.",
+    )
 
 
 def flatten_optimizer(name: str, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

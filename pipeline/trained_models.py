@@ -11,14 +11,17 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from models.lesion_gan.classic import ClassicGenerator
+from models.lesion_gan.backbone import Backbone
+from models.lesion_gan.classic import ClassicDiscriminator, ClassicGenerator
+from models.lesion_gan.discriminator import DCGANDiscriminator
 from models.lesion_gan.generator import DCGANGenerator
 from models.mr_to_ct.generator import ResNetGenerator, Translator, UNetGenerator
-from pipeline.checkpoints import load_weights, save_tensors
+from pipeline.checkpoints import load_weights, save_tensors, tensor_shapes
 from pipeline.files import folder_manifest, manifest_hash, read_json, write_json
 
 SETTINGS_FILE, CARD_FILE = "settings.json", "card.json"
 LESION_GENERATOR = "generator_ema"
+DISCRIMINATOR = "discriminator"
 MR_TO_CT = "mr_to_ct_ema"
 COORDINATE_CHANNELS = 3
 _UNET_DEPTH = 3
@@ -106,3 +109,24 @@ def load_translator(folder: Path, device: torch.device) -> tuple[Translator, Tra
     network = build_translator(settings, torch.Generator())
     load_weights(folder / f"{MR_TO_CT}.safetensors", network)
     return network.to(device).eval(), settings
+
+
+def load_backbone(folder: Path) -> Backbone:
+    """The lesion discriminator of a model folder as a feature extractor, in evaluation mode on the CPU.
+
+    Whether it was trained with spectral normalization is told by the names of its weights.
+
+    Raises:
+        ValueError: a family whose features hang on the class or on the batch.
+        TrainingError: weights unreadable or of another architecture.
+    """
+    settings = LesionGeneratorSettings.model_validate(read_json(folder / SETTINGS_FILE))
+    path = folder / f"{DISCRIMINATOR}.safetensors"
+    rng = torch.Generator()
+    shape = {"image_channels": settings.channels, "num_classes": len(settings.classes), "width": settings.width}
+    if settings.family == "dcgan_classic":
+        return Backbone(ClassicDiscriminator(settings.size_px, rng, **shape))
+    spectral = any("parametrizations" in name for name in tensor_shapes(path))
+    discriminator = DCGANDiscriminator(settings.size_px, rng, spectral=spectral, **shape)
+    load_weights(path, discriminator)
+    return Backbone(discriminator.eval())

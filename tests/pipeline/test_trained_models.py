@@ -5,14 +5,17 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from models.lesion_gan.discriminator import DCGANDiscriminator
 from pipeline.errors import TrainingError
 from pipeline.trained_models import (
+    DISCRIMINATOR,
     LESION_GENERATOR,
     MR_TO_CT,
     LesionGeneratorSettings,
     TranslatorSettings,
     build_lesion_generator,
     build_translator,
+    load_backbone,
     load_lesion_generator,
     load_translator,
     model_hash,
@@ -114,3 +117,25 @@ def test_equal_networks_give_equal_files(tmp_path):
     assert hashes[0] == hashes[1]
     other = save_model(tmp_path / "three", LESIONS, {LESION_GENERATOR: build_lesion_generator(LESIONS, seeded(1))}, {})
     assert other != hashes[0]
+
+
+@pytest.mark.parametrize("spectral", [True, False])
+def test_the_discriminator_comes_back_as_a_backbone(tmp_path, spectral):
+    judge = DCGANDiscriminator(32, seeded(2), num_classes=2, width=4, spectral=spectral)
+    save_model(tmp_path / "model", LESIONS, {DISCRIMINATOR: judge}, {})
+    images = torch.rand(3, 1, 32, 32, generator=seeded()) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(load_backbone(tmp_path / "model")(images), judge.eval().features(images, 3))
+
+
+def test_a_classic_discriminator_is_no_backbone(tmp_path):
+    save_model(tmp_path / "model", LESIONS.model_copy(update={"family": "dcgan_classic"}), {}, {})
+    with pytest.raises(ValueError, match="one image alone"):
+        load_backbone(tmp_path / "model")
+
+
+def test_a_damaged_discriminator_is_refused(tmp_path):
+    save_model(tmp_path / "model", LESIONS, {}, {})
+    (tmp_path / "model" / f"{DISCRIMINATOR}.safetensors").write_bytes(b"\x80\x04not weights")
+    with pytest.raises(TrainingError, match="readable safetensors"):
+        load_backbone(tmp_path / "model")
