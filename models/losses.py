@@ -15,6 +15,7 @@ With scores s = D(x) of real and t = D(G(z)) of fake images before any sigmoid, 
 (Gulrajani 2017). `relativistic` compares the i-th real with the i-th fake image and needs R1 and R2 to converge.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -55,6 +56,8 @@ class Objective:
         relative: whether G's loss looks at the scores of real images too.
         labeled_loss: (scores, labels in [0, 1]) → loss of D's part for one kind of image, or None where the objective
             has no labels that could be softened.
+        chance_loss: D's loss where every score is 0, that is where D says nothing; None where the score 0 is not
+            midway between real and fake.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Objective:
     generator_loss: Callable[..., Tensor]
     relative: bool = False
     labeled_loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    chance_loss: float | None = None
 
 
 def cross_entropy_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
@@ -126,13 +130,18 @@ def labeled_squares(scores: Tensor, labels: Tensor) -> Tensor:
 
 OBJECTIVES: dict[str, Objective] = {
     "minimax": Objective(
-        "minimax", cross_entropy_discriminator_loss, minimax_generator_loss, labeled_loss=labeled_cross_entropy
+        "minimax",
+        cross_entropy_discriminator_loss,
+        minimax_generator_loss,
+        labeled_loss=labeled_cross_entropy,
+        chance_loss=2 * math.log(2),
     ),
     "non_saturating": Objective(
         "non_saturating",
         cross_entropy_discriminator_loss,
         non_saturating_generator_loss,
         labeled_loss=labeled_cross_entropy,
+        chance_loss=2 * math.log(2),
     ),
     "least_squares": Objective(
         "least_squares",
@@ -140,10 +149,14 @@ OBJECTIVES: dict[str, Objective] = {
         least_squares_generator_loss,
         labeled_loss=labeled_squares,
     ),
-    "hinge": Objective("hinge", hinge_discriminator_loss, hinge_generator_loss),
-    "wasserstein": Objective("wasserstein", wasserstein_discriminator_loss, hinge_generator_loss),
+    "hinge": Objective("hinge", hinge_discriminator_loss, hinge_generator_loss, chance_loss=2.0),
+    "wasserstein": Objective("wasserstein", wasserstein_discriminator_loss, hinge_generator_loss, chance_loss=0.0),
     "relativistic": Objective(
-        "relativistic", relativistic_discriminator_loss, relativistic_generator_loss, relative=True
+        "relativistic",
+        relativistic_discriminator_loss,
+        relativistic_generator_loss,
+        relative=True,
+        chance_loss=math.log(2),
     ),
 }
 """Every adversarial objective by its settings name."""

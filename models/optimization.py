@@ -1,12 +1,39 @@
-"""One guarded optimizer update, the freezing of a network, and Adam as both steps build it."""
+"""One guarded optimizer update, the freezing of a network, mixed precision, and Adam as both steps build it."""
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from models.losses import require_finite
+from models.rules import broken_rule
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def passes(precision: Precision, images: Tensor) -> torch.autocast:
+    """The context in which networks are run: convolutions in bfloat16 where asked for, sums and norms in float32.
+
+    bfloat16 has the exponents of float32, so that no loss has to be scaled (Kalamkar 2019, "A study of BFLOAT16").
+    Weights, scores that leave the context through `.float()`, losses and optimizers stay float32.
+
+    Args:
+        precision: "float32" or "bfloat16".
+        images: a tensor on the device in use.
+
+    Raises:
+        ValueError: another precision.
+    """
+    if precision not in ("float32", "bfloat16"):
+        raise broken_rule(
+            "networks run in a known precision",
+            found=repr(precision),
+            allowed="float32, bfloat16",
+            change="set `precision` to one of these",
+        )
+    return torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def build_adam(parameters: Iterable[nn.Parameter], learning_rate: float, betas: tuple[float, float]) -> Adam:
@@ -25,7 +52,9 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
-def update(optimizer: Optimizer, loss: Tensor, name: str, terms: Mapping[str, Tensor] | None = None) -> Tensor:
+def update(
+    optimizer: Optimizer, loss: Tensor, name: str, terms: Mapping[str, Tensor] | None = None, clip: float = 0.0
+) -> Tensor:
     """Take one step down `loss`, unless the loss or its gradient is not finite.
 
     Args:
@@ -33,21 +62,25 @@ def update(optimizer: Optimizer, loss: Tensor, name: str, terms: Mapping[str, Te
         loss: scalar with its graph.
         name: for the terms ``<name>_loss`` and ``<name>_grad_norm`` that an error names.
         terms: scalars that make up the loss, so that an error can name the one at fault.
+        clip: a gradient longer than this is cut to this length (Pascanu 2013, algorithm 1); 0 leaves it as it is.
 
     Returns:
-        Euclidean norm of the gradient, a scalar without graph.
+        Euclidean norm of the gradient before it was cut, a scalar without graph.
 
     Raises:
         NonFiniteLossError: before any weight has changed; gradients are cleared.
     """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = gradient_norm(p for group in optimizer.param_groups for p in group["params"])
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = gradient_norm(parameters)
     try:
         require_finite({**(terms or {}), f"{name}_loss": loss, f"{name}_grad_norm": norm})
     except ArithmeticError:
         optimizer.zero_grad(set_to_none=True)
         raise
+    if clip > 0:
+        torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
     optimizer.step()
     return norm
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from models import optimization
-from models.diagnostics import mean_pairwise_distance, probability_real_over_fake
+from models.diagnostics import Game, mean_pairwise_distance, probability_real_over_fake
 from models.diff_augment import apply_augmentation, draw_augmentation, require_policies
 from models.ema import ExponentialMovingAverage
-from models.labels import HARD_LABELS, LabelSettings, draw_labels
+from models.labels import HARD_LABELS, LabelSettings, draw_labels, lowest_cross_entropy
 from models.lesion_gan.classic import ClassicDiscriminator, ClassicGenerator
 from models.lesion_gan.discriminator import DCGANDiscriminator
 from models.lesion_gan.generator import DCGANGenerator
@@ -52,6 +52,8 @@ class LesionStepSettings:
         learning_rate_generator: Adam step size of G.
         learning_rate_discriminator: Adam step size of D.
         betas: Adam decay rates.
+        gradient_clip: largest norm of a network's gradient; 0 leaves gradients as they are.
+        precision: of the passes through the networks, see `models.optimization.passes`.
     """
 
     objective: str = "hinge"
@@ -67,6 +69,8 @@ class LesionStepSettings:
     learning_rate_generator: float = 2e-4
     learning_rate_discriminator: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
+    gradient_clip: float = 0.0
+    precision: optimization.Precision = "float32"
 
 
 class LesionGANStep:
@@ -123,7 +127,8 @@ class LesionGANStep:
         self._require_batch(images, classes)
         self.generator.train()
         latent = torch.randn(len(images), self.generator.latent_size, generator=self.rng, device=self.rng.device)
-        fakes = self.generator(latent.to(images.device), classes)
+        with optimization.passes(self.settings.precision, images):
+            fakes = self.generator(latent.to(images.device), classes).float()
         terms = self._discriminator_step(images, fakes.detach(), classes)
         if (self.steps + 1) % self.settings.critic_steps == 0:
             terms |= self._generator_step(images, fakes, classes)
@@ -145,7 +150,9 @@ class LesionGANStep:
         for name, weight, penalty in self._penalties(real, fake, real_scores, fake_scores, classes):
             terms[name] = penalty.detach()
             loss = loss + weight * penalty
-        terms["d_grad_norm"] = optimization.update(self._discriminator_adam, loss, "d")
+        terms["d_grad_norm"] = optimization.update(
+            self._discriminator_adam, loss, "d", clip=self.settings.gradient_clip
+        )
         self._clip_weights()
         terms["d_real_score"] = real_scores.detach().mean()
         terms["d_fake_score"] = fake_scores.detach().mean()
@@ -154,8 +161,13 @@ class LesionGANStep:
 
     def _scores(self, real: Tensor, fake: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of real and fake images, both under one draw of the augmentation."""
-        scores = self.discriminator(self._seen_by_d(torch.cat([real, fake])), classes.repeat(2), groups=2)
+        scores = self._judged(self._seen_by_d(torch.cat([real, fake])), classes.repeat(2), groups=2)
         return scores[: len(real)], scores[len(real) :]
+
+    def _judged(self, images: Tensor, classes: Tensor, groups: int = 1) -> Tensor:
+        with optimization.passes(self.settings.precision, images):
+            scores: Tensor = self.discriminator(images, classes, groups=groups)
+        return scores.float()
 
     def _adversarial_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
         if self.settings.labels.hard:
@@ -179,7 +191,7 @@ class LesionGANStep:
             yield (
                 "gradient_penalty",
                 self.settings.gradient_penalty,
-                gradient_penalty(self.discriminator(between, classes), between),
+                gradient_penalty(self._judged(between, classes), between),
             )
 
     @torch.no_grad()
@@ -196,8 +208,8 @@ class LesionGANStep:
             real_scores, fake_scores = self._scores(images, fakes, classes)
             loss = self.objective.generator_loss(fake_scores, real_scores)
         else:
-            loss = self.objective.generator_loss(self.discriminator(self._seen_by_d(fakes), classes))
-        norm = optimization.update(self._generator_adam, loss, "g")
+            loss = self.objective.generator_loss(self._judged(self._seen_by_d(fakes), classes))
+        norm = optimization.update(self._generator_adam, loss, "g", clip=self.settings.gradient_clip)
         return {"g_loss": loss.detach(), "g_grad_norm": norm}
 
     def _seen_by_d(self, images: Tensor) -> Tensor:
@@ -222,6 +234,10 @@ class LesionGANStep:
         """
         result: Tensor = self.ema.average(latent, classes)
         return result
+
+    def game(self) -> Game:
+        """The scale of `d_loss`."""
+        return Game(self.settings.objective, self.objective.chance_loss, lowest_cross_entropy(self.settings.labels))
 
     def networks(self) -> dict[str, nn.Module]:
         """Every network whose weights a checkpoint must hold."""

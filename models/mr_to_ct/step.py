@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from models import optimization
-from models.diagnostics import probability_real_over_fake
+from models.diagnostics import Game, probability_real_over_fake
 from models.ema import ExponentialMovingAverage
 from models.image_pool import ImagePool
 from models.losses import cycle_loss, identity_loss, masked_l1, objective_named
@@ -134,7 +134,7 @@ class MRToCTStep:
         weighted |= self._identity_terms(outcomes, batch) | self._paired_terms(outcomes, batch)
         loss = torch.stack([weight * term for weight, term in weighted.values()]).sum()
         terms = {name: term.detach() for name, (_, term) in weighted.items()}
-        terms["g_grad_norm"] = optimization.update(self._generator_adam, loss, "g", terms)
+        terms["g_grad_norm"] = optimization.update(self._generator_adam, loss, "g", terms, self.settings.gradient_clip)
         terms["g_loss"] = loss.detach()
         if self._discriminator_adam is not None:
             terms |= self._discriminator_step(self._discriminator_adam, outcomes, batch)
@@ -145,15 +145,20 @@ class MRToCTStep:
         """One pass for the fakes and the identities: instance norm keeps images apart, so batching changes nothing."""
         source = _other(side.target, batch)
         if not self.settings.uses_identity:
-            return _Outcome(side.translator(source), None)
-        fake, identity = side.translator(torch.cat([source, _own(side.target, batch)])).chunk(2)
+            return _Outcome(self._passed(side.translator, source), None)
+        fake, identity = self._passed(side.translator, torch.cat([source, _own(side.target, batch)])).chunk(2)
         return _Outcome(fake, identity)
+
+    def _passed(self, network: nn.Module, slices: Tensor) -> Tensor:
+        with optimization.passes(self.settings.precision, slices):
+            result: Tensor = network(slices)
+        return result.float()
 
     def _adversarial_terms(self, outcomes: list[_Outcome]) -> dict[str, tuple[float, Tensor]]:
         return {
             f"adversarial_{side.target}": (
                 self.settings.lambda_adversarial,
-                self.objective.generator_loss(side.discriminator(outcome.fake)),
+                self.objective.generator_loss(self._passed(side.discriminator, outcome.fake)),
             )
             for side, outcome in zip(self._sides, outcomes, strict=True)
             if side.discriminator
@@ -166,7 +171,7 @@ class MRToCTStep:
         for side, way_there in zip(self._sides, reversed(outcomes), strict=True):
             original = _own(side.target, batch)
             # The way back sees the context of the slice that it has to recover.
-            recovered = side.translator(torch.cat([way_there.fake, original[:, self.slices :]], dim=1))
+            recovered = self._passed(side.translator, torch.cat([way_there.fake, original[:, self.slices :]], dim=1))
             terms[f"cycle_{side.target}"] = (
                 self.settings.lambda_cycle,
                 cycle_loss(recovered, original[:, : self.slices]),
@@ -205,12 +210,12 @@ class MRToCTStep:
             optimization.unfreeze(side.discriminator)
             real = _own(side.target, batch)[:, : self.slices]
             fake = side.pool.query(outcome.fake, self.rng)
-            real_scores, fake_scores = side.discriminator(torch.cat([real, fake])).chunk(2)
+            real_scores, fake_scores = self._passed(side.discriminator, torch.cat([real, fake])).chunk(2)
             # Halved, so that D learns at half the pace of G (Zhu 2017, appendix 7.1).
             losses.append(0.5 * self.objective.discriminator_loss(real_scores, fake_scores))
             terms[f"p_real_over_fake_{side.target}"] = probability_real_over_fake(real_scores, fake_scores)
         loss = torch.stack(losses).sum()
-        terms["d_grad_norm"] = optimization.update(adam, loss, "d")
+        terms["d_grad_norm"] = optimization.update(adam, loss, "d", clip=self.settings.gradient_clip)
         terms["d_loss"] = loss.detach()
         return terms
 
@@ -229,6 +234,16 @@ class MRToCTStep:
         """
         result: Tensor = self.ema.average(mr)
         return result
+
+    def game(self) -> Game:
+        """The scale of `d_loss`, which adds up half of the loss of each discriminator."""
+        judges = sum(side.discriminator is not None for side in self._sides)
+        chance = self.objective.chance_loss
+        return Game(
+            self.settings.objective,
+            None if chance is None or not judges else 0.5 * judges * chance,
+            targets=tuple(f"_{side.target}" for side in self._sides),
+        )
 
     def networks(self) -> dict[str, nn.Module]:
         """Every network in training, and the average, whose weights a checkpoint must hold."""

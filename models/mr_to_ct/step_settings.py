@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from models.optimization import Precision
 from models.rules import broken_rule
 
 Supervision = Literal["unpaired", "paired", "mixed"]
@@ -25,6 +26,8 @@ class MRToCTStepSettings:
         learning_rate_generator: Adam step size of both generators.
         learning_rate_discriminator: Adam step size of both discriminators.
         betas: Adam decay rates.
+        gradient_clip: largest norm of the generators' gradient, and of the discriminators'; 0 leaves them as they are.
+        precision: of the passes through the networks, see `models.optimization.passes`.
 
     Raises:
         ValueError: a weight out of range, or weights that leave nothing to learn from.
@@ -42,6 +45,8 @@ class MRToCTStepSettings:
     learning_rate_generator: float = 2e-4
     learning_rate_discriminator: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
+    gradient_clip: float = 0.0
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.supervision not in get_args(Supervision):
