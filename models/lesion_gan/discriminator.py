@@ -5,6 +5,8 @@ standard deviation channel (Karras 2018), and a projection onto the class (Miyat
 D(x, c) = wᵀφ(x) + b + v_cᵀφ(x).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from models.blocks import (
     leaky_relu,
     normalize_spectrally,
 )
+from models.lesion_gan.conditions import AttributeCode, attribute_projection, classes_of
 from models.lesion_gan.generator import doublings
 
 
@@ -28,6 +31,7 @@ class DCGANDiscriminator(nn.Module):
         num_classes: lesion classes; 0 makes an unconditional discriminator.
         width: features at half the image size; they double with each halving, up to 8 times as many.
         spectral: normalize every layer spectrally; without it, D needs a penalty or clipped weights to stay smooth.
+        attribute_levels: as of the generator.
 
     Raises:
         ValueError: a size that the family does not cover.
@@ -44,6 +48,7 @@ class DCGANDiscriminator(nn.Module):
         num_classes: int = 0,
         width: int = 32,
         spectral: bool = True,
+        attribute_levels: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.spectral = spectral
@@ -59,6 +64,9 @@ class DCGANDiscriminator(nn.Module):
         initialize(self, rng)
         if self.projection is not None:
             nn.init.normal_(self.projection.weight, 0.0, 0.02, generator=rng)
+        self.attribute_code = AttributeCode(attribute_levels)
+        size = self.attribute_code.size
+        self.attribute_projection = attribute_projection(size, channels[-1], rng) if size else None
         if spectral:
             normalize_spectrally(self, rng)
 
@@ -67,7 +75,7 @@ class DCGANDiscriminator(nn.Module):
 
         Args:
             images: (N, image_channels, image_size, image_size) in [−1, 1].
-            classes: (N,) long in [0, num_classes); not looked at when num_classes is 0.
+            classes: (N,) long in [0, num_classes), not looked at when num_classes is 0; or (N, 1 + attributes) floats.
             groups: N is made of that many equal, consecutive parts that are judged apart (real and fake: 2).
 
         Returns:
@@ -75,10 +83,11 @@ class DCGANDiscriminator(nn.Module):
         """
         features = self.features(images, groups)
         scores: Tensor = self.score(features)[:, 0]
-        if self.projection is None:
-            return scores
-        projected: Tensor = (self.projection(classes) * features).sum(dim=1)
-        return scores + projected
+        if self.projection is not None:
+            scores = scores + (self.projection(classes_of(classes)) * features).sum(dim=1)
+        if self.attribute_projection is not None:
+            scores = scores + (self.attribute_projection(self.attribute_code(classes)) * features).sum(dim=1)
+        return scores
 
     def features(self, images: Tensor, groups: int = 1) -> Tensor:
         """φ(x): (N, channels) features, averaged over the last 4×4 map, before any class is looked at."""

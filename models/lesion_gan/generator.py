@@ -4,12 +4,14 @@ A 4×4 seed of features is doubled by strided transposed convolutions (Radford 2
 the image has its size; every feature map is normalized by a batch norm conditional on the class (de Vries 2017).
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.blocks import ConditionalBatchNorm, ResizeConv, consecutive, initialize
+from models.lesion_gan.conditions import AttributeCode, AttributeModulation, classes_of
 from models.rules import broken_rule
 
 SEED_SIDE = 4
@@ -48,6 +50,7 @@ class DCGANGenerator(nn.Module):
         latent_size: length of the latent vector.
         width: features at half the image size; they double toward the seed, up to 8 times as many.
         upsampling: "transposed" (4×4 kernel, stride 2) or "resize" (nearest neighbor and 3×3).
+        attribute_levels: for each attribute the number of its levels, 0 for a number; see `conditions.py`.
 
     Raises:
         ValueError: a size that the family does not cover, or an unknown upsampling.
@@ -63,6 +66,7 @@ class DCGANGenerator(nn.Module):
         latent_size: int = 64,
         width: int = 32,
         upsampling: Upsampling = "transposed",
+        attribute_levels: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if upsampling not in ("transposed", "resize"):
@@ -81,6 +85,9 @@ class DCGANGenerator(nn.Module):
         )
         self.norms = nn.ModuleList(ConditionalBatchNorm(channels, num_classes) for channels in features)
         self.to_image = _doubling(features[-1], image_channels, upsampling, bias=True)
+        self.attribute_code = AttributeCode(attribute_levels)
+        sizes = features if attribute_levels else ()
+        self.modulations = nn.ModuleList(AttributeModulation(self.attribute_code.size, size) for size in sizes)
         initialize(self, rng)
 
     def forward(self, latent: Tensor, classes: Tensor) -> Tensor:
@@ -88,15 +95,24 @@ class DCGANGenerator(nn.Module):
 
         Args:
             latent: (N, latent_size), standard normal.
-            classes: (N,) long in [0, num_classes); not looked at when num_classes is 0.
+            classes: (N,) long in [0, num_classes), not looked at when num_classes is 0; or (N, 1 + attributes) floats,
+                see `conditions.py`.
 
         Returns:
             (N, image_channels, image_size, image_size) in [−1, 1].
         """
-        features = torch.relu(self.norms[0](self.seed(latent[:, :, None, None]), classes))
-        for up, norm in zip(self.ups, list(self.norms)[1:], strict=True):
-            features = torch.relu(norm(up(features), classes))
+        weights = self.attribute_code(classes) if self.modulations else None
+        classes = classes_of(classes)
+        features = torch.relu(self._modulated(0, self.norms[0](self.seed(latent[:, :, None, None]), classes), weights))
+        for index, (up, norm) in enumerate(zip(self.ups, list(self.norms)[1:], strict=True), 1):
+            features = torch.relu(self._modulated(index, norm(up(features), classes), weights))
         return torch.tanh(self.to_image(features))
+
+    def _modulated(self, index: int, features: Tensor, weights: Tensor | None) -> Tensor:
+        if weights is None:
+            return features
+        result: Tensor = self.modulations[index](features, weights)
+        return result
 
 
 def _doubling(in_channels: int, out_channels: int, upsampling: Upsampling, *, bias: bool) -> nn.Module:

@@ -19,6 +19,7 @@ from models.diff_augment import apply_augmentation, draw_augmentation, require_p
 from models.ema import ExponentialMovingAverage
 from models.labels import HARD_LABELS, LabelSettings, draw_labels, lowest_cross_entropy
 from models.lesion_gan.classic import ClassicDiscriminator, ClassicGenerator
+from models.lesion_gan.conditions import classes_of
 from models.lesion_gan.discriminator import DCGANDiscriminator
 from models.lesion_gan.generator import DCGANGenerator
 from models.losses import gradient_penalty, mixtures_of, objective_named, r1_penalty
@@ -113,7 +114,7 @@ class LesionGANStep:
 
         Args:
             images: (N, C, H, W) real images in [−1, 1], N ≥ 2.
-            classes: (N,) long; the fakes are made of the same classes.
+            classes: (N,) long, or (N, 1 + attributes) floats (`conditions.py`); the fakes are made of the same.
 
         Returns:
             Scalars without graph: `d_loss`, `d_real_score`, `d_fake_score`, `p_real_over_fake`, `d_grad_norm`,
@@ -161,7 +162,7 @@ class LesionGANStep:
 
     def _scores(self, real: Tensor, fake: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of real and fake images, both under one draw of the augmentation."""
-        scores = self._judged(self._seen_by_d(torch.cat([real, fake])), classes.repeat(2), groups=2)
+        scores = self._judged(self._seen_by_d(torch.cat([real, fake])), torch.cat([classes, classes]), groups=2)
         return scores[: len(real)], scores[len(real) :]
 
     def _judged(self, images: Tensor, classes: Tensor, groups: int = 1) -> Tensor:
@@ -282,10 +283,10 @@ class LesionGANStep:
                 change="set `image_size` to that of the prepared crops, or raise `batch_size`",
             )
         count = self.generator.num_classes
-        if count and not bool(((classes >= 0) & (classes < count)).all()):
+        if count and not bool(((classes_of(classes) >= 0) & (classes_of(classes) < count)).all()):
             raise broken_rule(
                 "every lesion class must be known to the networks",
-                found=str(sorted(set(classes.tolist()))),
+                found=str(sorted(set(classes_of(classes).tolist()))),
                 allowed=f"0 to {count - 1}",
                 change="build the networks with `num_classes` of the prepared set",
             )
