@@ -100,12 +100,13 @@ def _hats(values: Tensor) -> Tensor:
 
 def _one_hot(values: Tensor, levels: int) -> Tensor:
     """(N,) indices → (N, levels + 1): the last is 1 where missing."""
-    index = torch.where(values.isnan(), levels, values.nan_to_num()).long()
-    if bool(((index < 0) | (index > levels)).any()):
+    known = values[~values.isnan()]
+    if bool(((known < 0) | (known >= levels)).any()):
         raise broken_rule(
             "every level of an attribute must be known to the networks",
-            found=str(sorted(set(index.tolist()))),
+            found=str(sorted(set(known.tolist()))),
             allowed=f"0 to {levels - 1}, or NaN",
             change="encode the attributes that the network was built with",
         )
+    index = torch.where(values.isnan(), levels, values.nan_to_num()).long()
     return nn.functional.one_hot(index, levels + 1).to(values.dtype)
