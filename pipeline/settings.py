@@ -315,6 +315,9 @@ class EvaluateSettings(FrozenSettings):
 class ExportSettings(FrozenSettings):
     """The augmented dataset."""
 
+    format: Literal["image_folder", "medmnist_npz", "dicom_sc"] = Field(
+        "image_folder", description="How the images are written: a folder of PNG, one MedMNIST archive, or DICOM."
+    )
     release_override: str | None = Field(
         None,
         min_length=10,
@@ -329,6 +332,12 @@ class ReportSettings(FrozenSettings):
     title: str = Field("scanloom report", max_length=120)
     images_per_class: Count = 8
     slices_per_case: Count = 3
+    cases: Count = Field(
+        3, description="Pseudo-CT cases shown, spread from the lowest error to the highest; 1 shows the median."
+    )
+    viewer_megabytes: Annotated[int, Field(ge=0)] = Field(
+        24, description="Room for the voxels of the slice viewers in the page; 0 leaves them out."
+    )
 
 
 class RunSettings(FrozenSettings):

@@ -1,5 +1,7 @@
 """Commands for what goes out: the augmented dataset and the report."""
 
+from typing import Annotated
+
 import typer
 
 from flows.commands.options import (
@@ -17,9 +19,12 @@ from flows.words import DEFAULT_WORKSPACE
 commands = typer.Typer()
 
 
-@commands.command(epilog="Example:  scanloom export --workspace ~/work")
+@commands.command(epilog="Example:  scanloom export --workspace ~/work --format medmnist_npz")
 def export(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    form: Annotated[
+        str | None, typer.Option("--format", "-f", help="image_folder, medmnist_npz or dicom_sc; as export.format.")
+    ] = None,
     config: ConfigOption = None,
     input_folder: InputOption = None,
     overrides: SetOption = None,
@@ -27,7 +32,8 @@ def export(
     debug: DebugOption = False,
 ) -> None:
     """Write the augmented dataset: real and synthetic lesion images with provenance."""
-    take_steps(options_of(workspace, config, overrides, device, debug), ("export_lesions",), input_folder)
+    chosen = [*(overrides or ()), *([] if form is None else [f"export.format={form}"])]
+    take_steps(options_of(workspace, config, chosen, device, debug), ("export_lesions",), input_folder)
 
 
 @commands.command(epilog="Example:  scanloom report --workspace ~/work")

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.export.dataset import AugmentedDataset
-from pipeline.export.image_folder import GREY_LEVELS, Written
+from pipeline.export.metadata import Written
 from pipeline.records import StageRecord
 
 INTENDED_USE = "Research use only: not for diagnosis, treatment or any other clinical decision."
@@ -44,10 +44,10 @@ def data_card(dataset: AugmentedDataset, written: Written, records: Mapping[str,
             **dataset.release.gate,
         },
         "pixels": {
-            "format": "16-bit grey PNG",
+            "format": written.pixel_format,
             "size_px": list(dataset.prepared.images.shape[2:]),
             "pixel_mm": facts.get("pixel_mm"),
-            "unit_from_grey": f"unit = 2 * grey / {GREY_LEVELS} - 1",
+            "unit_from_grey": f"unit = 2 * grey / {written.grey_levels} - 1",
             "clipped_pixels": written.clipped_pixels,
             "intensity": facts.get("intensity"),
         },

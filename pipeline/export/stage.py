@@ -6,31 +6,30 @@ report say why.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from pydantic import JsonValue
 
 from pipeline.export.data_card import card_markdown, counts, data_card
 from pipeline.export.dataset import AugmentedDataset, read_dataset
-from pipeline.export.image_folder import DATASET_FOLDER, Written, write_image_folder
+from pipeline.export.dicom_secondary_capture import write_dicom_secondary_capture
+from pipeline.export.image_folder import write_image_folder
+from pipeline.export.medmnist_npz import write_medmnist_npz
+from pipeline.export.metadata import DATASET_FOLDER, Written, require_grey
 from pipeline.files import write_json, write_text
 from pipeline.records import ProgressCallback, StageRecord, silent
-from pipeline.settings import FrozenSettings, RunSettings
+from pipeline.settings import RunSettings
 from pipeline.stage_runner import Stage, StageContext, run_stage
 from pipeline.workspace import Workspace
 
 ExportFormat = Callable[[Path, AugmentedDataset, ProgressCallback], Written]
 """Writes a dataset below a folder."""
 
-EXPORTS: dict[str, ExportFormat] = {"image_folder": write_image_folder}
-"""Every export format by name."""
-
-
-class ExportChoice(FrozenSettings):
-    """What the export depends on beside its inputs."""
-
-    format: Literal["image_folder"] = "image_folder"
-    release_override: str | None = None
+EXPORTS: dict[str, ExportFormat] = {
+    "image_folder": write_image_folder,
+    "medmnist_npz": write_medmnist_npz,
+    "dicom_sc": write_dicom_secondary_capture,
+}
+"""Every format of lesion images by name."""
 
 
 def export_lesions(
@@ -59,7 +58,7 @@ def export_lesions(
         InputError: the images are not grey.
     """
     records = {"prepared": prepared, "cohort": cohort, "evaluation": evaluation}
-    choice = ExportChoice(release_override=settings.export.release_override)
+    choice = settings.export
 
     def body(context: StageContext) -> dict[str, JsonValue]:
         dataset = read_dataset(
@@ -68,6 +67,7 @@ def export_lesions(
             context.inputs["evaluation"],
             choice.release_override,
         )
+        require_grey(dataset)
         written = EXPORTS[choice.format](context.folder, dataset, context.progress)
         card = data_card(dataset, written, records)
         write_json(context.folder / DATASET_FOLDER / "data_card.json", card)

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.export.csv_cells import inert_cell
 from pipeline.export.data_card import card_markdown
-from pipeline.export.image_folder import class_folders
+from pipeline.export.metadata import class_folders
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])

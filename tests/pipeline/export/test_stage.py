@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,7 @@ from skimage.io import imread
 from pipeline.errors import InputError
 from pipeline.export.stage import EXPORTS, export_lesions
 from pipeline.records import StageRecord
-from pipeline.settings import RunSettings
+from pipeline.settings import ExportSettings, RunSettings
 from pipeline.workspace import Workspace
 
 Records = Callable[[bool], dict[str, StageRecord]]
@@ -102,6 +103,7 @@ def test_the_card_counts_what_is_on_disk(workspace: Workspace, lesion_records: R
         origin: {
             split.name: sorted(len(list(folder.iterdir())) for folder in split.iterdir())
             for split in (dataset / origin).iterdir()
+            if split.is_dir()
         }
         for origin in ("real", "synthetic")
     }
@@ -136,5 +138,5 @@ def test_images_with_color_are_refused(workspace: Workspace, lesion_records: Rec
         exported(workspace, records)
 
 
-def test_the_only_format_is_registered_by_name() -> None:
-    assert list(EXPORTS) == ["image_folder"]
+def test_every_format_that_settings_name_is_registered() -> None:
+    assert list(EXPORTS) == list(get_args(ExportSettings.model_fields["format"].annotation))
