@@ -121,7 +121,7 @@ def _add_units(header: Dataset, pixel_mm: float | None) -> None:
         header.PixelSpacing = [DSfloat(pixel_mm, auto_format=True)] * 2
 
 
-def _encoded(header: Dataset, pixels: npt.NDArray[np.unsignedinteger[npt.NBitBase]]) -> bytes:
+def _encoded(header: Dataset, pixels: npt.NDArray[np.uint16]) -> bytes:
     header.SamplesPerPixel = 1
     header.PhotometricInterpretation = "MONOCHROME2"
     header.Rows, header.Columns = pixels.shape

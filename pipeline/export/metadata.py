@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from pipeline.intensity import from_int16
 
 DATASET_FOLDER = "dataset"
 Cell = str | int | float | None
+Grey = TypeVar("Grey", np.uint8, np.uint16)
 
 METADATA_SCHEMA = {
     "file": pl.String,
@@ -81,9 +83,7 @@ def write_table(path: Path, table: pl.DataFrame) -> None:
     write_text(path, inert.write_csv())
 
 
-def grey_pixels(
-    image: ExportImage, levels: int, dtype: npt.DTypeLike
-) -> tuple[npt.NDArray[np.unsignedinteger[npt.NBitBase]], int]:
+def grey_pixels(image: ExportImage, levels: int, dtype: type[Grey]) -> tuple[npt.NDArray[Grey], int]:
     """Grey levels (H, W) of an image, and how many pixels were clipped to the range."""
     unit = from_int16(image.stored).astype(np.float64)
     grey = np.rint((np.clip(unit, -1, 1) + 1) / 2 * levels).astype(dtype)
