@@ -139,7 +139,7 @@ def flatten_optimizer(name: str, optimizer: torch.optim.Optimizer) -> tuple[dict
 def restore_optimizer(
     name: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
 ) -> None:
-    """Inverse of `flatten_optimizer`."""
+    """Inverse of `flatten_optimizer`; moments get the memory layout of their weights, which fused Adam takes as given."""
     values: dict[int, dict[str, Any]] = {}
     for full, tensor in tensors.items():
         if full.startswith(f"{name}/"):
@@ -149,6 +149,10 @@ def restore_optimizer(
         index, key = full.split("/", 1)
         values.setdefault(int(index), {})[key] = scalar
     optimizer.load_state_dict({"state": values, "param_groups": state["param_groups"]})
+    for weight, moments in optimizer.state.items():
+        for key, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                moments[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _intact(path: Path) -> bool:

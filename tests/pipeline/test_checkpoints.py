@@ -113,3 +113,22 @@ def test_an_optimizer_goes_on_exactly(tmp_path):
     advance(network, optimizer, 4)
     advance(other, other_optimizer, 4)
     assert torch.equal(network.weight, other.weight)
+
+
+def test_moments_return_in_the_memory_layout_of_their_weights():
+    """Fused Adam walks weight, gradient and moments in memory order: another layout would mix up the moments."""
+
+    def moved(store: bool) -> torch.Tensor:
+        rng = torch.Generator().manual_seed(0)
+        weight = nn.Parameter(torch.randn(4, 3, 2, 2, generator=rng).to(memory_format=torch.channels_last))
+        optimizer = torch.optim.Adam([weight], 0.1, fused=True)
+        for step in range(4):
+            if store and step == 2:
+                tensors, state = flatten_optimizer("o", optimizer)
+                stored = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+                restore_optimizer("o", optimizer, stored, state)
+            weight.grad = torch.randn(4, 3, 2, 2, generator=rng).to(memory_format=torch.channels_last)
+            optimizer.step()
+        return weight.detach()
+
+    assert torch.equal(moved(store=False), moved(store=True))
