@@ -139,7 +139,7 @@ def flatten_optimizer(name: str, optimizer: torch.optim.Optimizer) -> tuple[dict
 def restore_optimizer(
     name: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
 ) -> None:
-    """Inverse of `flatten_optimizer`; moments get the memory layout of their weights, which fused Adam takes as given."""
+    """Inverse of `flatten_optimizer`; moments get the memory layout of their weights, as fused Adam requires."""
     values: dict[int, dict[str, Any]] = {}
     for full, tensor in tensors.items():
         if full.startswith(f"{name}/"):
