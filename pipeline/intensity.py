@@ -81,9 +81,6 @@ CT_MAP = PiecewiseLinearMap(knots_hu=(HU_LOW, -200.0, 300.0, HU_HIGH), knots_uni
 
 The steepest part keeps an int16 storage step at 0.28 HU, so that storage costs at most 0.15 HU."""
 
-LINEAR_CT_MAP = PiecewiseLinearMap(knots_hu=(HU_LOW, HU_HIGH), knots_unit=(-1.0, 1.0))
-"""Straight line over the whole HU range."""
-
 GREY_MAP = PiecewiseLinearMap(knots_hu=(0.0, 255.0), knots_unit=(-1.0, 1.0))
 """8-bit grey levels to [-1, 1], for picture data sets that carry no HU."""
 

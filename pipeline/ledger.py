@@ -102,11 +102,6 @@ class Ledger:
             ).fetchall()
         return [LedgerRow(*row) for row in found]
 
-    def completed(self, stage: str, key: str) -> LedgerRow | None:
-        """The last completed run of ``stage`` under ``key``."""
-        rows = [row for row in self.rows(stage) if row.key == key and row.state == "completed"]
-        return rows[-1] if rows else None
-
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(self._path, timeout=30)

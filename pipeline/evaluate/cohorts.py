@@ -36,10 +36,6 @@ class Cohort:
         subjects = tuple(name for name, keep in zip(self.subjects, chosen, strict=True) if keep)
         return Cohort(self.images[index], self.classes[index], subjects)
 
-    def of_class(self, index: int | None) -> "Cohort":
-        """The images of one class; None keeps all."""
-        return self if index is None else self.part((self.classes == index).numpy())
-
     def together_with(self, other: "Cohort") -> "Cohort":
         """Both, one after the other."""
         return Cohort(

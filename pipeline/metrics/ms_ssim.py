@@ -9,7 +9,7 @@ least 97 along every axis; between scales a box of 2³ that ends at every other 
 at every other voxel.
 
 Two variants, because the code as shipped raises the luminance at every scale, while the paper counts it at the coarsest
-scale only: `Luminance` names them, and so does `ms_ssim_dialect`. Single slices use 7² windows and 2² boxes (``-2d``).
+scale only (`Luminance`). Single slices use 7² windows and 2² boxes.
 """
 
 from typing import Literal
@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.metrics.pairs import FloatArray, ValueRange, Volume
-from pipeline.metrics.ssim import dialect_name, inside_rim, local_statistics, prepare
+from pipeline.metrics.ssim import inside_rim, local_statistics, prepare
 
 Luminance = Literal["every_scale", "coarsest_only"]
 
@@ -58,12 +58,6 @@ def ms_ssim(
         similarity = _similarity(x, y, inside, value_range.width, weight if counts else 0.0, weight)
         score *= float(np.clip(similarity, 0, 1))
     return score
-
-
-def ms_ssim_dialect(value_range: ValueRange, ct: Volume, luminance: Luminance) -> str:
-    """Name of the dialect for reports, e.g. ``synthrad2025-container/luminance-every_scale-2d``."""
-    suffix = "-2d" if dialect_name(value_range, ct) != value_range.name else ""
-    return f"{value_range.name}/luminance-{luminance}{suffix}"
 
 
 def _similarity(

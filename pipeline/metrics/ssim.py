@@ -5,7 +5,7 @@
 Wang et al., IEEE Trans Image Process 13:600, 2004, as scored by SynthRAD2023 (github.com/SynthRAD2023/metrics): both
 images clipped to the range, set to its lower end outside the mask and shifted to start at 0; uniform window of 7³ with
 sample covariance; a rim of 3 voxels, where windows leave the image, is dropped; mean over the mask. Single slices use
-the same with 7², which is another number than the 3-D one: the dialect then ends in ``-2d``.
+the same with 7², which is another number than the 3-D one.
 """
 
 from dataclasses import dataclass
@@ -65,11 +65,6 @@ def ssim(ct: Volume, pseudo_ct: Volume, mask: Volume | None, value_range: ValueR
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     structure = (2 * local.covariance[chosen] + c2) / (local.variance_x[chosen] + local.variance_y[chosen] + c2)
     return float((luminance * structure).mean(dtype=np.float64))
-
-
-def dialect_name(value_range: ValueRange, ct: Volume) -> str:
-    """Name of the dialect for reports: that of the range, with ``-2d`` for a single slice."""
-    return value_range.name + ("-2d" if np.squeeze(ct).ndim == 2 else "")
 
 
 def prepare(

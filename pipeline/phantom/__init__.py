@@ -2,7 +2,7 @@
 
 from pipeline.phantom.anatomy import Anatomy, Tissue
 from pipeline.phantom.cohort import CohortTruth, LesionTruth, PhantomSubject, cohort_plan, write_cohort
-from pipeline.phantom.contrast import PROPERTIES, SEQUENCES, ct_from_tissue, mr_from_tissue, spin_echo_signal
+from pipeline.phantom.contrast import PROPERTIES, SEQUENCES, spin_echo_signal
 from pipeline.phantom.head import head_anatomy
 from pipeline.phantom.lesions import LESION_CLASSES, Lesion, LesionClass
 from pipeline.phantom.pelvis import pelvis_anatomy
@@ -23,9 +23,7 @@ __all__ = [
     "PhantomTruth",
     "Tissue",
     "cohort_plan",
-    "ct_from_tissue",
     "head_anatomy",
-    "mr_from_tissue",
     "pelvis_anatomy",
     "phantom_subject",
     "spin_echo_signal",

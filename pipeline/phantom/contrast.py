@@ -91,24 +91,6 @@ def hu_of_tissue(tissue: NDArray[np.uint8], spacing_mm: Sequence[float], rng: np
     return np.asarray(means[tissue] + deviations[tissue] * texture)
 
 
-def ct_from_tissue(
-    tissue: NDArray[np.uint8], spacing_mm: Sequence[float], rng: np.random.Generator
-) -> NDArray[np.int16]:
-    """CT of a tissue map: int16 HU in [−1024, 3071] with blur and noise."""
-    return add_ct_noise(blur(hu_of_tissue(tissue, spacing_mm, rng)), rng)
-
-
-def mr_from_tissue(tissue: NDArray[np.uint8], sequence: str, rng: np.random.Generator) -> NDArray[np.int16]:
-    """MR of a tissue map: int16 from 0 to about 1500, with blur, bias field and Rician noise.
-
-    Args:
-        tissue: uint8 ids.
-        sequence: "T1" or "T2".
-        rng: source of bias and noise.
-    """
-    return add_mr_imperfections(blur(signal_of_tissue(tissue, sequence)), rng)
-
-
 def blur(image: Field) -> Field:
     """Partial-volume blur: Gaussian of 0.55 voxels in plane and 0.35 across."""
     return np.asarray(ndimage.gaussian_filter(image, (0.55, 0.55, 0.35), mode="nearest"), dtype=np.float32)

@@ -12,12 +12,20 @@ from pipeline.phantom import (
     PhantomGrid,
     PhantomTruth,
     Tissue,
-    ct_from_tissue,
-    mr_from_tissue,
     phantom_subject,
     spin_echo_signal,
 )
-from pipeline.phantom.contrast import BIAS_AMPLITUDE, NOISE_HU, NOISE_MR, bias_field
+from pipeline.phantom.contrast import (
+    BIAS_AMPLITUDE,
+    NOISE_HU,
+    NOISE_MR,
+    add_ct_noise,
+    add_mr_imperfections,
+    bias_field,
+    blur,
+    hu_of_tissue,
+    signal_of_tissue,
+)
 
 SMALL_HEAD = PhantomGrid((88, 104, 40), (2.5, 2.5, 4.0), (7.0, 10.0))
 SMALL_PELVIS = PhantomGrid((96, 72, 24), (4.0, 4.0, 6.0), (11.0, 14.0))
@@ -62,7 +70,8 @@ def test_contrasts_rank_tissues_as_radiology_knows_them() -> None:
 
 def test_ct_recovers_the_hu_of_every_tissue() -> None:
     tissue = block_map()
-    hu = ct_from_tissue(tissue, (1.0, 1.0, 1.0), np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    hu = add_ct_noise(blur(hu_of_tissue(tissue, (1.0, 1.0, 1.0), rng)), rng)
     for item in Tissue:
         inside = hu[4:-4, 4:-4, 10 * item + 3 : 10 * item + 7]
         tolerance = 3.0 + PROPERTIES[item].hu_deviation
@@ -73,7 +82,7 @@ def test_ct_recovers_the_hu_of_every_tissue() -> None:
 
 def test_mr_recovers_signals_within_the_bias_and_has_rician_background() -> None:
     tissue = block_map()
-    mr = mr_from_tissue(tissue, "T1", np.random.default_rng(0))
+    mr = add_mr_imperfections(blur(signal_of_tissue(tissue, "T1")), np.random.default_rng(0))
     for item in (Tissue.FAT, Tissue.WHITE_MATTER, Tissue.MUSCLE):
         inside = mr[4:-4, 4:-4, 10 * item + 3 : 10 * item + 7]
         assert inside.mean() == pytest.approx(spin_echo_signal(PROPERTIES[item], "T1"), rel=BIAS_AMPLITUDE)

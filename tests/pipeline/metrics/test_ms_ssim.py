@@ -7,7 +7,7 @@ from scipy import ndimage
 from scipy.signal import fftconvolve
 
 from pipeline.errors import InputError
-from pipeline.metrics.ms_ssim import SCALE_WEIGHTS, _halve, ms_ssim, ms_ssim_dialect
+from pipeline.metrics.ms_ssim import SCALE_WEIGHTS, _halve, ms_ssim
 from pipeline.metrics.pairs import DIALECTS
 
 BOUNDS = DIALECTS["synthrad2025-container"]
@@ -92,11 +92,6 @@ def test_a_mask_that_vanishes_at_a_coarse_scale_is_refused() -> None:
     speck[11, 11] = True
     with pytest.raises(InputError, match="every scale"):
         ms_ssim(ct, pseudo_ct, speck, BOUNDS)
-
-
-def test_dialect_names_range_luminance_and_dimension() -> None:
-    assert ms_ssim_dialect(BOUNDS, np.zeros((9, 9, 9)), "every_scale") == "synthrad2025-container/luminance-every_scale"
-    assert ms_ssim_dialect(BOUNDS, np.zeros((9, 9, 1)), "coarsest_only").endswith("luminance-coarsest_only-2d")
 
 
 def test_a_patch_volume_is_scored_in_about_a_second() -> None:
