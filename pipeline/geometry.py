@@ -10,13 +10,15 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    import SimpleITK
 
 Affine = NDArray[np.float64]
 Volume = NDArray[Any]
@@ -32,7 +34,7 @@ SINGULAR_TOLERANCE = 1e-6
 _LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _RAS_SIGNS = (1.0, 1.0, 1.0)
 _LPS_SIGNS = (-1.0, -1.0, 1.0)
-_INTERPOLATORS = {0: SimpleITK.sitkNearestNeighbor, 1: SimpleITK.sitkLinear, 3: SimpleITK.sitkBSpline}
+_INTERPOLATORS = {0: "sitkNearestNeighbor", 1: "sitkLinear", 3: "sitkBSpline"}
 
 
 def checked_affine(affine: ArrayLike) -> Affine:
@@ -363,6 +365,8 @@ def resample(
     Returns:
         Array of the target's shape: input dtype for order 0, float64 for float64 input, float32 otherwise.
     """
+    import SimpleITK  # a sixth of a second that reading files need not wait for
+
     source = Geometry(array.shape, checked_affine(affine))
     if order not in _INTERPOLATORS:
         raise InputError(
@@ -384,13 +388,15 @@ def resample(
     sampler = SimpleITK.ResampleImageFilter()
     sampler.SetSize([int(size) for size in target.shape[::-1]])
     sampler.SetTransform(transform)
-    sampler.SetInterpolator(_INTERPOLATORS[order])
+    sampler.SetInterpolator(getattr(SimpleITK, _INTERPOLATORS[order]))
     sampler.SetDefaultPixelValue(float(fill))
     return np.asarray(SimpleITK.GetArrayFromImage(sampler.Execute(image))).astype(array.dtype, copy=False)
 
 
-def _matched_blur(image: SimpleITK.Image, factors: Affine) -> SimpleITK.Image:
+def _matched_blur(image: "SimpleITK.Image", factors: Affine) -> "SimpleITK.Image":
     """Blur along the axes whose sampling factor is above 1; ``factors`` are in array order."""
+    import SimpleITK
+
     variance = np.maximum(factors**2 - 1.0, 0.0) / (8.0 * math.log(2.0))
     for axis, value in enumerate(variance[::-1]):
         if value > 0 and image.GetSize()[axis] > 1:

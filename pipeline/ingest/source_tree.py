@@ -136,13 +136,17 @@ def open_regular(path: str | Path) -> int:
 
 
 def read_start(file: SourceFile, count: int) -> bytes:
-    """The first ``count`` bytes of a file; empty where it cannot be opened."""
+    """The first ``count`` bytes of a file; empty where it cannot be read."""
     try:
         descriptor = open_regular(file.location)
     except OSError:
         return b""
-    with os.fdopen(descriptor, "rb") as stream:
-        return stream.read(count)
+    try:
+        return os.pread(descriptor, count, 0)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
 
 
 def looks_dicom(file: SourceFile) -> bool:

@@ -14,9 +14,9 @@ from pipeline.geometry import Geometry
 from pipeline.ingest.contours import roi_voxels
 from pipeline.ingest.segment_frames import segment_voxels
 from pipeline.ingest.structure_classes import Choice, roi_classes, segment_classes
-from pipeline.scan_io.dicom.attributes import DatasetAttributes
+from pipeline.scan_io.dicom.dataset_attributes import DatasetAttributes
 from pipeline.scan_io.dicom.exclusions import kind_of
-from pipeline.scan_io.dicom.open_file import dataset
+from pipeline.scan_io.dicom.parsed_file import dataset
 from pipeline.scan_io.references import References
 from pipeline.scan_io.segmentation import Segmentation, segmentation_references, segments
 from pipeline.scan_io.structure_set import Roi, rois, structure_set_references
@@ -89,7 +89,7 @@ def read_references(path: Path) -> References:
     """What a segmentation or structure set is drawn on.
 
     Raises:
-        QuarantineError: what `open_file.dataset` raises; NOT_AN_IMAGE for another object.
+        QuarantineError: what `parsed_file.dataset` raises; NOT_AN_IMAGE for another object.
     """
     root = DatasetAttributes(dataset(path))
     found = segmentation_references(root) if _is_segmentation(root) else structure_set_references(root)

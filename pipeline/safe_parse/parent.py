@@ -37,8 +37,6 @@ _THREADS = (
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
 _HIDING = threading.Lock()
-_PRELOADED = ["pipeline.scan_io", "pipeline.safe_parse.child"]
-"""Imported once by the fork server, so that a child starts in hundredths of a second."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class _Child:
 
     def __init__(self, parse: Callable[[Any], Any], limits: Limits) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOADED)
+        context.set_forkserver_preload(_preloaded(parse))
         self._limits = limits
         self._pipe, theirs = socket.socketpair()
         for end in (self._pipe, theirs):
@@ -214,6 +212,14 @@ class _Child:
     def _death(self) -> QuarantineError:
         self._process.join(_GRACE_S)
         return refusals.died(self._process.exitcode, self._limits.timeout_s)
+
+
+def _preloaded(parse: Callable[[Any], Any]) -> list[str]:
+    """What the fork server imports once, so that a child starts in hundredths of a second.
+
+    The parser that the first child of this process is for counts; a child for another one imports what that needs.
+    """
+    return [child.__name__, *([parse.__module__] if parse.__module__.startswith("pipeline.") else [])]
 
 
 @contextmanager

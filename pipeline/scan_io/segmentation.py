@@ -17,7 +17,8 @@ from pydicom.uid import UID
 from pipeline.errors import InputError, QuarantineError
 from pipeline.geometry import Affine, affine_from_dicom, slice_normal
 from pipeline.scan_io.coded_terms import term_of
-from pipeline.scan_io.dicom.attributes import Attributes, DatasetAttributes
+from pipeline.scan_io.dicom.attributes import Attributes
+from pipeline.scan_io.dicom.dataset_attributes import DatasetAttributes
 from pipeline.scan_io.dicom.guard import check_pixel_claims
 from pipeline.scan_io.dicom.transfer_syntaxes import BIG_ENDIAN, NATIVE, undecodable
 from pipeline.scan_io.references import References, below, values_of
@@ -105,7 +106,7 @@ class Segmentation:
     """Frames of a segmentation.
 
     Args:
-        dataset: as `open_file.dataset` returns it.
+        dataset: as `parsed_file.dataset` returns it.
 
     Raises:
         QuarantineError: UNSUPPORTED_SEGMENTATION, UNSUPPORTED_SYNTAX, FRAME_COUNT, TRUNCATED, PIXEL_CLAIM,

@@ -4,10 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import pydicom
-from pydicom.datadict import tag_for_keyword
-from pydicom.multival import MultiValue
-
 from pipeline.errors import QuarantineError
 
 _PADDING = " \0\t\r\n\f\v\x1c\x1d\x1e\x1f\x85\xa0"
@@ -58,7 +54,7 @@ def bad_value(name: str) -> QuarantineError:
 
 def as_texts(keyword: str, values: Sequence[Any]) -> tuple[str, ...]:
     """Values as text; ``()`` where all are empty."""
-    if any(isinstance(value, bytes | pydicom.Dataset) for value in values):
+    if any(isinstance(value, bytes) for value in values):
         raise bad_value(keyword)
     texts = tuple("" if value is None else str(value).strip(_PADDING) for value in values)
     return texts if any(texts) else ()
@@ -89,7 +85,7 @@ def as_whole(keyword: str, values: Sequence[Any]) -> int | None:
 
 def as_private(value: Any) -> bytes | str | int | float | None:
     """A private element's first value as a plain type."""
-    if value is None or isinstance(value, pydicom.Dataset):
+    if value is None:
         return None
     if isinstance(value, bytes | bytearray):
         return bytes(value)
@@ -102,83 +98,6 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str | bytes) and not value.strip())
 
 
-class DatasetAttributes:
-    """`Attributes` of a pydicom data set.
-
-    Args:
-        dataset: as parsed.
-    """
-
-    __slots__ = ("_dataset", "_signed")
-
-    def __init__(self, dataset: pydicom.Dataset, *, signed: bool | None = None) -> None:
-        self._dataset = dataset
-        self._signed = signed
-
-    def has(self, keyword: str) -> bool:
-        """See `Attributes.has`."""
-        return _tag(keyword) in self._dataset
-
-    def text(self, keyword: str) -> str | None:
-        """See `Attributes.text`."""
-        return (self.texts(keyword) or ("",))[0] or None
-
-    def texts(self, keyword: str) -> tuple[str, ...]:
-        """See `Attributes.texts`."""
-        return as_texts(keyword, self._values(keyword))
-
-    def number(self, keyword: str) -> float | None:
-        """See `Attributes.number`."""
-        return (as_numbers(keyword, self._values(keyword)[:1]) or (None,))[0]
-
-    def numbers(self, keyword: str) -> tuple[float, ...]:
-        """See `Attributes.numbers`."""
-        return as_numbers(keyword, self._values(keyword))
-
-    def whole(self, keyword: str) -> int | None:
-        """See `Attributes.whole`."""
-        values = self._values(keyword)
-        if keyword in BY_REPRESENTATION and values:
-            return self._stored(keyword, values[0])
-        return as_whole(keyword, values)
-
-    def items(self, keyword: str) -> tuple[Attributes, ...]:
-        """See `Attributes.items`."""
-        values = self._values(keyword)
-        if not all(isinstance(value, pydicom.Dataset) for value in values):
-            raise bad_value(keyword)
-        return tuple(DatasetAttributes(value) for value in values)
-
-    def private(self, creator: str, group: int, offset: int) -> bytes | str | int | float | None:
-        """See `Attributes.private`."""
-        name = f"private element ({group:04X},xx{offset:02X})"
-        try:
-            block = self._dataset.private_block(group, creator)
-            element = self._dataset.get(block.get_tag(offset))
-        except KeyError:
-            return None
-        except Exception as error:  # pydicom raises many types on malformed values
-            raise _wrapped(error, name) from None
-        values = _converted(element, name)
-        return as_private(values[0]) if values else None
-
-    def _values(self, keyword: str) -> list[Any]:
-        try:
-            element = self._dataset.get(_tag(keyword))
-        except Exception as error:  # pydicom raises many types on malformed values
-            raise _wrapped(error, keyword) from None
-        return _converted(element, keyword)
-
-    def _stored(self, keyword: str, value: Any) -> int | None:
-        """A stored value of 16 bits, signed as the pixels are."""
-        if isinstance(value, bytes):
-            if len(value) < 2:
-                raise bad_value(keyword)
-            value = int.from_bytes(value[:2], "little" if self._dataset.original_encoding[1] else "big")
-        number = as_whole(keyword, (value,))
-        return None if number is None else by_representation(number, signed=self.whole("PixelRepresentation") == 1)
-
-
 def by_representation(value: int, *, signed: bool) -> int:
     """A 16-bit stored value as PixelRepresentation means it.
 
@@ -189,26 +108,3 @@ def by_representation(value: int, *, signed: bool) -> int:
         return value
     value &= 0xFFFF
     return value - 0x10000 if signed and value >= 0x8000 else value
-
-
-def _converted(element: Any, name: str) -> list[Any]:
-    if element is None:
-        return []
-    try:
-        value = element.value
-    except Exception as error:  # as above
-        raise _wrapped(error, name) from None
-    if isinstance(value, MultiValue | pydicom.Sequence | list | tuple):
-        return list(value)
-    return [] if value is None else [value]
-
-
-def _wrapped(error: Exception, name: str) -> BaseException:
-    return error if isinstance(error, MemoryError) else bad_value(name)
-
-
-def _tag(keyword: str) -> int:
-    tag = tag_for_keyword(keyword)
-    if tag is None:
-        raise KeyError(keyword)
-    return int(tag)

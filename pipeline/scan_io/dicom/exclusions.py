@@ -5,8 +5,7 @@ CT, the vendors' terms for planning views and protocol pages.
 """
 
 from collections.abc import Sequence
-
-from pydicom.uid import UID
+from functools import lru_cache
 
 from pipeline.scan_io.dicom.attributes import Attributes
 from pipeline.scan_io.dicom.header import Kind
@@ -35,6 +34,8 @@ def kind_of(sop_class_uid: str) -> Kind:
         return "segmentation"
     if sop_class_uid == STRUCTURE_SET_CLASS:
         return "structure_set"
+    if sop_class_uid in ENHANCED_CLASSES or sop_class_uid in _CLASSIC_CLASSES:
+        return "image"
     return "image" if not sop_class_uid or "Image Storage" in _name(sop_class_uid) else "other"
 
 
@@ -98,7 +99,10 @@ def is_derived(image_type: Sequence[str], lossy: bool) -> bool:
     return not (lossy and len(image_type) > 1 and image_type[1] == "PRIMARY")
 
 
+@lru_cache(64)
 def _name(uid: str) -> str:
     """Standard name of a SOP class; nothing of the UID itself, which a writer may have made from an identity."""
+    from pydicom.uid import UID
+
     known = UID(uid)
     return str(known.name) if known.name != uid else "an object of a class outside the standard"

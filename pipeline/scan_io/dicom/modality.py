@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels import apply_modality_lut
 
 from pipeline.scan_io.dicom.header import FrameHeader, PixelFormat
 from pipeline.scan_io.dicom.pixels import Pixels
@@ -36,12 +35,18 @@ def modality_values(
     if pixels.inverted and modality == "MR":
         low = -(1 << (pixels.bits_stored - 1)) if pixels.signed else 0
         stored = (2 * low + (1 << pixels.bits_stored) - 1) - stored.astype(np.int64)
-    values = np.asarray(apply_modality_lut(stored, table)) if frame.lookup else _linear(stored, frame)
+    values = _looked_up(stored, table) if frame.lookup else _linear(stored, frame)
     if modality == "CT" and values.dtype != np.int16:
         values = np.clip(np.rint(values), _INT16.min, _INT16.max).astype(np.int16)
     if padding is not None and padding.any():
         values = np.where(padding, np.array(HU_MINIMUM if modality == "CT" else 0, dtype=values.dtype), values)
     return values
+
+
+def _looked_up(stored: Pixels, table: Any) -> NDArray[Any]:
+    from pydicom.pixels import apply_modality_lut
+
+    return np.asarray(apply_modality_lut(stored, table))
 
 
 def _linear(stored: Pixels, frame: FrameHeader) -> NDArray[Any]:

@@ -1,21 +1,11 @@
 """Opens a DICOM file up to its pixels: quickly where it is plain, through pydicom behind a guard otherwise."""
 
-import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-import pydicom
-from pydicom.filereader import read_dataset
-
-from pipeline.errors import QuarantineError
-from pipeline.scan_io.dicom import part10, plain
-from pipeline.scan_io.dicom.attributes import Attributes, DatasetAttributes
-from pipeline.scan_io.dicom.part10 import COPY_AGAIN, FileMeta
+from pipeline.scan_io.dicom import plain
+from pipeline.scan_io.dicom.attributes import Attributes
 from pipeline.scan_io.dicom.plain_attributes import PlainAttributes
-from pipeline.scan_io.dicom.structure import PIXEL_DATA, UNDEFINED, Content, Pixels, Walk
-from pipeline.scan_io.dicom.transfer_syntaxes import BIG_ENDIAN, PLAIN
 
 
 @dataclass(frozen=True)
@@ -46,84 +36,22 @@ def open_file(path: Path) -> OpenedFile:
     try:
         found = plain.walk(path)
     except plain.NotPlain:
-        return open_with_pydicom(path)
-    attributes = PlainAttributes(found.values, lambda: open_with_pydicom(path).attributes)
-    return _opened(attributes, found.transfer_syntax_uid, found.pixel_offset, found.pixel_length, found.size)
+        return _parsed(path)
+    attributes = PlainAttributes(found.values, lambda: _parsed(path).attributes)
+    return of_plain_pixels(attributes, found.transfer_syntax_uid, found.pixel_offset, found.pixel_length, found.size)
 
 
-def open_with_pydicom(path: Path) -> OpenedFile:
-    """`open_file` without the quick way.
+def _parsed(path: Path) -> OpenedFile:
+    """The file as pydicom sees it, which is loaded when the first file needs it."""
+    from pipeline.scan_io.dicom.parsed_file import open_with_pydicom
 
-    Raises:
-        QuarantineError: as `open_file`.
-    """
-    with part10.regular_file(path) as stream:
-        parsed, meta, pixels, size = _parse(stream, stop_before_pixels=True)
-    lies_plain = meta.transfer_syntax_uid in PLAIN and pixels is not None and pixels.tag == PIXEL_DATA
-    if pixels is None or not lies_plain or pixels.length == UNDEFINED:
-        return OpenedFile(DatasetAttributes(parsed), meta.transfer_syntax_uid, None, None, size)
-    return _opened(DatasetAttributes(parsed), meta.transfer_syntax_uid, pixels.offset, pixels.length, size)
+    return open_with_pydicom(path)
 
 
-def _opened(attributes: Attributes, syntax: str, offset: int | None, length: int | None, size: int) -> OpenedFile:
+def of_plain_pixels(
+    attributes: Attributes, syntax: str, offset: int | None, length: int | None, size: int
+) -> OpenedFile:
     """A file whose pixels lie in it as they are, if their bits make whole bytes."""
     if attributes.whole("BitsAllocated") not in (8, 16):
         offset = length = None
     return OpenedFile(attributes, syntax, offset, length, size)
-
-
-def dataset(path: Path) -> pydicom.Dataset:
-    """Parse a whole file with pydicom, behind the same guard; for decoders, segmentations and structure sets.
-
-    Deflated files come inflated, with their own transfer syntax.
-
-    Raises:
-        QuarantineError: as `open_file`.
-    """
-    with part10.regular_file(path) as stream:
-        return _parse(stream, stop_before_pixels=False)[0]
-
-
-def _parse(stream: BinaryIO, *, stop_before_pixels: bool) -> tuple[pydicom.FileDataset, FileMeta, Pixels | None, int]:
-    with part10.mapped(stream) as content:
-        size = len(content)
-        meta = part10.read_meta(content)
-        syntax = meta.transfer_syntax_uid
-        if syntax == part10.DEFLATED:
-            inflated = part10.inflate(content, meta.end)
-            pixels = _checked(inflated, 0, syntax)
-        else:
-            pixels = _checked(content, meta.end, syntax)
-    try:
-        with warnings.catch_warnings(action="ignore"):  # values that only look odd are judged where they are used
-            if syntax == part10.DEFLATED:
-                return _inflated(stream, inflated, stop_before_pixels=stop_before_pixels), meta, pixels, size
-            stream.seek(0)
-            buffered = io.BufferedReader(stream)  # type: ignore[type-var]
-            try:
-                return pydicom.dcmread(buffered, stop_before_pixels=stop_before_pixels), meta, pixels, size
-            finally:
-                buffered.detach()
-    except (QuarantineError, MemoryError):
-        raise
-    except Exception as error:  # pydicom raises many unrelated types on malformed files
-        raise QuarantineError("UNREADABLE", f"{type(error).__name__} while parsing", COPY_AGAIN) from None
-
-
-def _checked(content: Content, start: int, syntax: str) -> Pixels | None:
-    walk = Walk(content, big=syntax == BIG_ENDIAN)
-    return walk.pixels(start, implicit=syntax == part10.IMPLICIT_LITTLE_ENDIAN)
-
-
-def _inflated(stream: BinaryIO, content: bytes, *, stop_before_pixels: bool) -> pydicom.FileDataset:
-    """The data set of a deflated file from bytes inflated already."""
-    stream.seek(part10.META_OFFSET)
-    buffered = io.BufferedReader(stream)  # type: ignore[type-var]
-    try:
-        meta = read_dataset(buffered, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
-    finally:
-        buffered.detach()
-    body = io.BytesIO(content)
-    stop = (lambda tag, vr, length: tag >> 16 == 0x7FE0) if stop_before_pixels else None
-    parsed = read_dataset(body, False, True, stop_when=stop)
-    return pydicom.FileDataset(body, parsed, None, pydicom.dataset.FileMetaDataset(meta), False, True)

@@ -18,6 +18,11 @@ MAGIC_OFFSET, META_OFFSET = 128, 132
 IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
+UNDEFINED = 0xFFFFFFFF
+"""A length that a delimiter tells (PS3.5 7.1)."""
+
+PIXEL_DATA = 0x7FE00010
+
 COPY_AGAIN = "Copy the file again from its source."
 LONG_LENGTHS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 """Value representations whose length takes four bytes, after two that are reserved (PS3.5 7.1.2)."""

@@ -11,15 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.encaps import get_frame
-from pydicom.pixels import get_decoder
-from pydicom.uid import UID
 
 from pipeline.errors import QuarantineError
 from pipeline.scan_io.dicom.codestream import image_size
 from pipeline.scan_io.dicom.guard import check_pixel_claims
 from pipeline.scan_io.dicom.header import DicomHeader, FrameHeader, PixelFormat
-from pipeline.scan_io.dicom.open_file import dataset
 from pipeline.scan_io.dicom.transfer_syntaxes import BIG_ENDIAN, NATIVE
 
 Pixels = NDArray[Any]
@@ -64,6 +60,8 @@ class FrameSource:
         return raw
 
     def _opened(self, path: Path) -> Any:
+        from pipeline.scan_io.dicom.parsed_file import dataset
+
         if self._path != path:
             self._dataset = None
             self._dataset, self._path = dataset(path), path
@@ -88,6 +86,10 @@ class FrameSource:
         frames = int(opened.get("NumberOfFrames") or 1)
         syntax = header.transfer_syntax_uid
         check_pixel_claims(pixels.rows, pixels.columns, frames, 1, pixels.bits_allocated, len(content), syntax)
+        from pydicom.encaps import get_frame
+        from pydicom.pixels import get_decoder
+        from pydicom.uid import UID
+
         try:
             told = image_size(get_frame(content, number, number_of_frames=frames))
             decoded, _ = get_decoder(UID(syntax)).as_array(opened, index=number, raw=True)

@@ -8,15 +8,12 @@ cannot follow with certainty, or convert just as pydicom would, it leaves to pyd
 import os
 import stat
 import struct
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from pydicom.charset import python_encoding
-from pydicom.datadict import DicomDictionary
-
-from pipeline.scan_io.dicom.part10 import DEFLATED, IMPLICIT_LITTLE_ENDIAN, LONG_LENGTHS
-from pipeline.scan_io.dicom.plain_keys import PRIVATE, TAGS
-from pipeline.scan_io.dicom.structure import PIXEL_DATA, UNDEFINED
+from pipeline.scan_io.dicom.part10 import DEFLATED, IMPLICIT_LITTLE_ENDIAN, LONG_LENGTHS, PIXEL_DATA, UNDEFINED
+from pipeline.scan_io.dicom.plain_keys import CHARACTER_SETS, PRIVATE, TAGS
 from pipeline.scan_io.dicom.transfer_syntaxes import BIG_ENDIAN, DECODED, PLAIN
 
 _OTHERWISE_ENCODED = frozenset({DEFLATED, BIG_ENDIAN})
@@ -38,7 +35,14 @@ _FIRST_PIXELS = 0x7FE00008
 _CREATORS = {group << 16 | block for group, _ in PRIVATE for block in (0, *range(0x10, 0x100))}
 _BLOCKS = {group << 16 | block << 8 | offset for group, offset in PRIVATE for block in range(0x10, 0x100)}
 _WANTED = frozenset({*TAGS.values(), *_CREATORS, *_BLOCKS})
-_VRS = {tag: str(entry[0]).encode() for tag, entry in DicomDictionary.items()}
+
+
+@cache
+def _standard_vrs() -> dict[int, bytes]:
+    """VRs by tag (PS3.6), which implicit files leave out."""
+    from pydicom.datadict import DicomDictionary
+
+    return {tag: str(entry[0]).encode() for tag, entry in DicomDictionary.items()}
 
 
 class NotPlain(Exception):  # noqa: N818  # no error: the file goes to pydicom
@@ -103,7 +107,7 @@ class _Walk:
             raise NotPlain
         start, length = self._implicit(place) if syntax == IMPLICIT_LITTLE_ENDIAN else self._explicit(place)
         vr, charset = self._values.get(TAGS["SpecificCharacterSet"], (b"CS", b""))
-        if vr != b"CS" or not all(name in python_encoding for name in charset.decode("latin-1").rstrip().split("\\")):
+        if vr != b"CS" or not CHARACTER_SETS.issuperset(charset.decode("latin-1").rstrip().split("\\")):
             raise NotPlain
         if syntax not in PLAIN and length == UNDEFINED:
             return PlainFile(self._values, syntax, None, None, self._size)
@@ -168,7 +172,7 @@ class _Walk:
 
     def _implicit(self, place: int) -> tuple[int, int]:
         """Walk elements in implicit VR; their VRs are those of PS3.6."""
-        last = 0x0007FFFF
+        last, vrs = 0x0007FFFF, _standard_vrs()
         if self._content[place + 4 : place + 6].isalpha():  # begins like explicit VR
             raise NotPlain
         for _ in range(_MAXIMUM_ELEMENTS):
@@ -176,7 +180,7 @@ class _Walk:
             tag = group << 16 | number
             if tag <= last:
                 raise NotPlain
-            last, vr = tag, _VRS.get(tag, b"UN")
+            last, vr = tag, vrs.get(tag, b"UN")
             place += 8
             if tag >= _FIRST_PIXELS:
                 return self._pixels(tag, b"OW", place, length)
@@ -248,7 +252,7 @@ class _Walk:
             stack.pop()
             return place
         if implicit:
-            vr = _VRS.get(tag, b"UN")
+            vr = _standard_vrs().get(tag, b"UN")
         else:
             _, _, vr, length = _EXPLICIT.unpack_from(content, place - 8)
             if _LONG_LENGTH[vr]:

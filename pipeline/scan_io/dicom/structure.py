@@ -12,15 +12,13 @@ from typing import NamedTuple
 from pydicom.datadict import dictionary_VR
 
 from pipeline.errors import QuarantineError
-from pipeline.scan_io.dicom.part10 import COPY_AGAIN, LONG_LENGTHS, truncated
+from pipeline.scan_io.dicom.part10 import COPY_AGAIN, LONG_LENGTHS, PIXEL_DATA, UNDEFINED, truncated
 
 MAXIMUM_DEPTH = 64
 """Sequences within each other; real objects stay below 20."""
 
 MAXIMUM_ELEMENTS = 1_000_000
 
-UNDEFINED = 0xFFFFFFFF
-PIXEL_DATA = 0x7FE00010
 _PIXELS = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _HOSTILE = "Treat the file as hostile or damaged."

@@ -1,7 +1,5 @@
 """Transfer syntaxes that can be read (PS3.5 Annex A, PS3.6 Annex A)."""
 
-from pydicom.uid import UID
-
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 PLAIN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
 """Implicit and explicit little endian: pixels lie in the file as they are."""
@@ -24,6 +22,8 @@ def undecodable(transfer_syntax_uid: str) -> tuple[str, str, str] | None:
     """Reason, what was found and advice where pixels of a transfer syntax cannot be decoded, else None."""
     if transfer_syntax_uid in DECODED:
         return None
+    from pydicom.uid import UID
+
     known = UID(transfer_syntax_uid)
     name = str(known.name) if known.name != transfer_syntax_uid else "a transfer syntax outside the standard"
     return "UNSUPPORTED_SYNTAX", name, "Export without compression, or with a lossless JPEG."

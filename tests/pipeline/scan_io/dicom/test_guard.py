@@ -14,7 +14,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pipeline.errors import QuarantineError
 from pipeline.scan_io.dicom import structure
 from pipeline.scan_io.dicom.guard import MAXIMUM_PIXEL_BYTES, check_pixel_claims
-from pipeline.scan_io.dicom.open_file import dataset, open_file
+from pipeline.scan_io.dicom.open_file import open_file
+from pipeline.scan_io.dicom.parsed_file import dataset
 from pipeline.scan_io.dicom.structure import MAXIMUM_DEPTH
 
 EXPLICIT, IMPLICIT, RLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.5"

@@ -3,18 +3,23 @@
 import os
 import random
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from pydicom.charset import python_encoding
+from pydicom.datadict import tag_for_keyword
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from pipeline.errors import QuarantineError
 from pipeline.scan_io.dicom import plain
-from pipeline.scan_io.dicom.open_file import dataset, open_file, open_with_pydicom
+from pipeline.scan_io.dicom.open_file import open_file
+from pipeline.scan_io.dicom.parsed_file import dataset, open_with_pydicom
 from pipeline.scan_io.dicom.plain_attributes import PlainAttributes
-from pipeline.scan_io.dicom.plain_keys import KEYWORDS, PRIVATE
+from pipeline.scan_io.dicom.plain_keys import CHARACTER_SETS, PRIVATE, TAGS
 from pipeline.scan_io.dicom.read_header import read_header
 
 DATA = Path(os.environ.get("SCANLOOM_TEST_DATA", "/nonexistent"))
@@ -34,7 +39,7 @@ def _seen(attributes):
     """Every answer to every question."""
     seen = {
         (name, keyword): _told(getattr(attributes, name), keyword)
-        for keyword in KEYWORDS
+        for keyword in TAGS
         for name in (
             ("has",) if keyword.endswith("Sequence") else ("has", "text", "texts", "number", "numbers", "whole")
         )
@@ -271,6 +276,26 @@ def test_headers_of_plain_files_are_read_without_pydicom(files, monkeypatch, mod
     def never(path):
         raise AssertionError(path)
 
-    monkeypatch.setattr("pipeline.scan_io.dicom.open_file.open_with_pydicom", never)
+    monkeypatch.setattr("pipeline.scan_io.dicom.parsed_file.open_with_pydicom", never)
     for path in files.write("quick", modality=modality):
         assert read_header(path).refusal is None
+
+
+def test_plain_volumes_are_read_without_loading_pydicom_or_simpleitk(files):
+    paths = [str(path) for path in files.write("lean", modality="CT")]
+    code = (
+        "import sys; from pathlib import Path; from pipeline.ingest.scan_parsers import *\n"
+        "from pipeline.scan_io.dicom.grouping import group_headers\n"
+        "from pipeline.scan_io.dicom.volume_plan import DicomPolicy\n"
+        "paths = tuple(map(Path, sys.argv[1:]))\n"
+        "(plan,) = group_headers(list(zip(paths, read_headers(paths))), DicomPolicy()).plans\n"
+        "assert read_planned_volume(plan).voxels.any()\n"
+        "sys.exit(', '.join({'pydicom', 'SimpleITK', 'nibabel', 'scipy'} & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_tables_of_the_quick_walk_are_those_of_pydicom():
+    assert set(python_encoding) == CHARACTER_SETS
+    assert {keyword: tag_for_keyword(keyword) for keyword in TAGS} == TAGS
