@@ -10,37 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from pipeline.intensity import from_int16
 from pipeline.prepared_set import VolumeSet
-from pipeline.report.pictures import Bytes, Picture, Window, display_size, diverging, picture, resized
+from pipeline.report.case_slices import BONE, GREY_WINDOW, SOFT_TISSUE, OpenCase, SliceRow, body_box, slice_rows
+from pipeline.report.pictures import Window
+from pipeline.report.slice_viewer import Place, SliceViewer, slice_viewer
+from pipeline.settings import ReportSettings
 
-MR_WINDOW = Window("whole range", 2.0, 0.0)
-SOFT_TISSUE, BONE = Window("soft tissue", 400, 40), Window("bone", 2000, 300)
-GREY_WINDOW = Window("grey levels", 255, 127.5)
 ERROR_LIMITS = {"HU": 500.0, "grey": 128.0}
 """Ends of the error colors, by unit."""
 
-_MAX_CASES = 5
-_BODY_MARGIN_PX = 4
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One picture of a row with its heading."""
-
-    heading: str
-    picture: Picture
-
-
-@dataclass(frozen=True)
-class SliceRow:
-    """The tiles of one height."""
-
-    height: str
-    tiles: tuple[Tile, ...]
+_TITLES = {"mr": "MR", "pseudo_ct": "Pseudo-CT", "ct": "CT", "uncertainty": "Uncertainty"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +33,7 @@ class CasePictures:
         split: the subject's split.
         rank: e.g. ``lowest error of 12``; empty where it is the only one.
         rows: slices from inferior to superior.
+        viewer: every slice; None where the settings give it no room.
     """
 
     series_id: str
@@ -59,6 +41,7 @@ class CasePictures:
     split: str
     rank: str
     rows: tuple[SliceRow, ...]
+    viewer: SliceViewer | None
 
 
 @dataclass(frozen=True)
@@ -86,40 +69,15 @@ class CaseGallery:
     with_mr: bool
 
 
-@dataclass(frozen=True)
-class OpenCase:
-    """Voxels of one case, (K, H, W).
-
-    Attributes:
-        row: series_id, subject_id, split.
-        mr: unit × 16384; None where there is none.
-        mask: body outline.
-        pseudo_ct, ct: HU or grey levels; no CT where there is no reference.
-        pixel_mm: row and column distance.
-    """
-
-    row: dict[str, Any]
-    mr: npt.NDArray[Any] | None
-    mask: npt.NDArray[Any]
-    pseudo_ct: npt.NDArray[Any]
-    ct: npt.NDArray[Any] | None
-    pixel_mm: tuple[float, float]
-
-    def error(self) -> float | None:
-        """Mean absolute difference inside the body outline; None without a reference."""
-        inside = self.mask.astype(bool)
-        if self.ct is None or not inside.any():
-            return None
-        return float(np.abs(self.pseudo_ct[inside].astype(np.float64) - self.ct[inside]).mean())
-
-
-def case_gallery(prepared: VolumeSet, translated: Path, slices_per_case: int) -> CaseGallery:
+def case_gallery(prepared: VolumeSet, translated: Path, settings: ReportSettings) -> CaseGallery:
     """Pictures of the cases in ``translated``/cases.parquet.
+
+    A column ``uncertainty_path`` there names an array (K, H, W) beside ``prepared_path``, in the unit of the CT.
 
     Args:
         prepared: MR, CT and masks.
         translated: folder of translate_mr_to_ct.
-        slices_per_case: heights shown of each case, at the most.
+        settings: how much is shown.
     """
     table = pl.read_parquet(translated / "cases.parquet").sort("series_id").to_dicts()
     oriented = bool(table) and all(prepared.row(row["volume"])["affine"] is not None for row in table)
@@ -127,7 +85,7 @@ def case_gallery(prepared: VolumeSet, translated: Path, slices_per_case: int) ->
         table,
         lambda row: _open(row, prepared, translated),
         str(prepared.facts["unit"]),
-        slices_per_case,
+        settings,
         oriented=oriented,
     )
 
@@ -136,7 +94,7 @@ def gallery_of(
     table: list[dict[str, Any]],
     opened: Callable[[dict[str, Any]], OpenCase],
     unit: str,
-    slices_per_case: int,
+    settings: ReportSettings,
     *,
     oriented: bool,
 ) -> CaseGallery:
@@ -146,7 +104,7 @@ def gallery_of(
         table: one row a case, with series_id, subject_id, split.
         opened: voxels of a row.
         unit: HU or grey.
-        slices_per_case: heights shown of each case, at the most.
+        settings: how many cases and slices, and the room of the slice viewers.
         oriented: voxels have a position in the patient.
     """
     errors, with_mr = [], False
@@ -156,18 +114,16 @@ def gallery_of(
         with_mr = with_mr or case.mr is not None
     windows = (SOFT_TISSUE, BONE) if unit == "HU" else (GREY_WINDOW,)
     limit = ERROR_LIMITS[unit]
-    cases = tuple(
-        CasePictures(
-            row["series_id"],
-            row["subject_id"],
-            row["split"],
-            rank,
-            _rows(opened(row), windows, limit, slices_per_case),
-        )
-        for row, rank in _choose(list(zip(table, errors, strict=True)))
-    )
+    chosen = _choose(list(zip(table, errors, strict=True)), settings.cases)
+    room = settings.viewer_megabytes * 1_000_000 // max(1, len(chosen))
+    cases = []
+    for row, rank in chosen:
+        case = opened(row)
+        rows = slice_rows(case, windows, limit, settings.slices_per_case)
+        viewer = _viewer(case, unit, limit, room, oriented=oriented) if room else None
+        cases.append(CasePictures(row["series_id"], row["subject_id"], row["split"], rank, rows, viewer))
     scored = sum(error is not None for error in errors)
-    return CaseGallery(cases, unit, limit, windows, oriented, len(table), scored, with_mr)
+    return CaseGallery(tuple(cases), unit, limit, windows, oriented, len(table), scored, with_mr)
 
 
 def _open(row: dict[str, Any], prepared: VolumeSet, translated: Path) -> OpenCase:
@@ -175,76 +131,40 @@ def _open(row: dict[str, Any], prepared: VolumeSet, translated: Path) -> OpenCas
     pair = mr_row["pair_volume"]
     pseudo_ct = np.load(translated / row["prepared_path"], mmap_mode="r", allow_pickle=False)
     ct = None if pair < 0 else prepared.voxels(prepared.row(pair))
-    spacing = prepared.facts.get("spacing_mm") or (1.0, 1.0, 1.0)
-    pixel_mm = (spacing[1], spacing[0])
-    return OpenCase(row, prepared.voxels(mr_row), prepared.mask(mr_row), pseudo_ct, ct, pixel_mm)
+    stored = prepared.facts.get("spacing_mm")
+    spacing = None if stored is None else (stored[2], stored[1], stored[0])
+    place = Place.of_display(mr_row["affine"], pseudo_ct.shape, spacing)
+    path = row.get("uncertainty_path")
+    uncertainty = None if path is None else np.load(translated / path, mmap_mode="r", allow_pickle=False)
+    return OpenCase(row, prepared.voxels(mr_row), prepared.mask(mr_row), pseudo_ct, ct, place, uncertainty)
 
 
-def _choose(cases: list[tuple[dict[str, Any], float | None]]) -> list[tuple[dict[str, Any], str]]:
+def _viewer(case: OpenCase, unit: str, limit: float, room: int, *, oriented: bool) -> SliceViewer:
+    found = {"mr": case.mr, "pseudo_ct": case.pseudo_ct, "ct": case.ct, "uncertainty": case.uncertainty}
+    volumes = {key: (_TITLES[key], voxels) for key, voxels in found.items() if voxels is not None}
+    box = body_box(case.mask)
+    return slice_viewer(volumes, box, case.place, unit=unit, oriented=oriented, error_limit=limit, room=room)
+
+
+def _choose(cases: list[tuple[dict[str, Any], float | None]], most: int) -> list[tuple[dict[str, Any], str]]:
     """Cases to show, each with its rank in words.
 
-    Those with a reference come first, evenly spread from the lowest error to the highest; others fill the room left.
+    Those with a reference come first, evenly spread from the lowest error to the highest, or the median where one is
+    shown; others fill the room left.
     """
     scored = sorted((error, row["series_id"], place) for place, (row, error) in enumerate(cases) if error is not None)
-    ranks = np.unique(np.linspace(0, len(scored) - 1, min(_MAX_CASES, len(scored))).round().astype(int))
+    last = len(scored) - 1
+    spread = np.linspace(0, last, min(most, len(scored))) if most > 1 else np.array([last / 2] * bool(scored))
+    ranks = np.unique(np.floor(spread + 0.5).astype(int))
     chosen = [(cases[scored[rank][2]][0], _rank_text(int(rank), len(scored))) for rank in ranks]
     others = [(row, "not compared") for row, error in cases if error is None]
-    return chosen + others[: _MAX_CASES - len(chosen)]
+    return chosen + others[: most - len(chosen)]
 
 
 def _rank_text(place: int, total: int) -> str:
     if total == 1:
         return ""
-    ends = {0: "lowest", total - 1: "highest"}
-    return f"{ends[place]} error of {total}" if place in ends else f"error {place + 1} of {total}, lowest first"
-
-
-def _rows(case: OpenCase, windows: tuple[Window, ...], limit: float, most: int) -> tuple[SliceRow, ...]:
-    """Tiles at heights that spread over the body."""
-    top, bottom, left, right = _body_box(case.mask)
-    size = display_size(bottom - top, right - left, *case.pixel_mm)
-    total = len(case.pseudo_ct)
-    rows = []
-    for place in _heights(case.mask, most):
-        cut = (place, slice(top, bottom), slice(left, right))
-        height = f"slice {place + 1} of {total}"
-        tiles = _tiles(case, cut, windows, limit)
-        shown = tuple(
-            Tile(heading, picture(resized(pixels, *size), f"{heading}, {case.row['series_id']}, {height}"))
-            for heading, pixels in tiles
-        )
-        rows.append(SliceRow(height, shown))
-    return tuple(rows)
-
-
-def _tiles(case: OpenCase, cut: Any, windows: tuple[Window, ...], limit: float) -> list[tuple[str, Bytes]]:
-    pseudo_ct = case.pseudo_ct[cut]
-    tiles = [] if case.mr is None else [("MR", MR_WINDOW.apply(from_int16(case.mr[cut])))]
-    for window in windows:
-        suffix = "" if len(windows) == 1 else f", {window.name}"
-        tiles.append((f"Pseudo-CT{suffix}", window.apply(pseudo_ct)))
-        if case.ct is not None:
-            tiles.append((f"CT{suffix}", window.apply(case.ct[cut])))
-    if case.ct is not None:
-        error = pseudo_ct.astype(np.float64) - case.ct[cut]
-        tiles.append(("Error", diverging(error, limit)))
-    return tiles
-
-
-def _body_box(mask: npt.NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Rows and columns (first, end, first, end) that the body spans, with a small margin; everything without a body."""
-    flat = mask.max(axis=0)
-    box = []
-    for touches in (flat.max(axis=1), flat.max(axis=0)):
-        touched, length = np.flatnonzero(touches), len(touches)
-        first, last = (int(touched[0]), int(touched[-1]) + 1) if len(touched) else (0, length)
-        box += [max(0, first - _BODY_MARGIN_PX), min(length, last + _BODY_MARGIN_PX)]
-    return box[0], box[1], box[2], box[3]
-
-
-def _heights(mask: npt.NDArray[np.uint8], most: int) -> list[int]:
-    """Slices at the centers of ``most`` equal parts of the body's height."""
-    inside = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
-    inside = inside if len(inside) else np.arange(len(mask))
-    parts = min(most, len(inside))
-    return sorted({int(inside[int((part + 0.5) * len(inside) / parts)]) for part in range(parts)})
+    named = {0: "lowest", total - 1: "highest"}
+    if 2 * place == total - 1:
+        named[place] = "median"
+    return f"{named[place]} error of {total}" if place in named else f"error {place + 1} of {total}, lowest first"

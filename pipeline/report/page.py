@@ -22,8 +22,8 @@ from pipeline.report.tables import TableView, grouped_text, significant_text
 from pipeline.report.training_curves import TrainingView
 from pipeline.results import Headline, Verdict
 
-STYLES = ("report.css", "contact_sheet.css")
-SCRIPTS = ("report.js", "contact_sheet.js")
+STYLES = ("report.css", "contact_sheet.css", "slice_viewer.css")
+SCRIPTS = ("report.js", "contact_sheet.js", "slice_viewer.js")
 """Files that are inlined, in this order, into the page's one style and one script."""
 
 

@@ -194,7 +194,7 @@ def _translation_section(
     gallery = None
     if translated:
         prepared = read_volume_set(folders["prepare_mr_to_ct"])
-        gallery = case_gallery(prepared, translated, settings.report.slices_per_case)
+        gallery = case_gallery(prepared, translated, settings.report)
     return TranslationSection(
         gallery=gallery,
         training=training_view(trained, "MR, pseudo-CT and CT") if trained else None,
@@ -207,7 +207,7 @@ def _outside_section(
 ) -> TranslationSection | None:
     if "prepare_mr_to_ct" not in folders:
         return None
-    gallery = pair_gallery(read_pair_set(folders["prepare_mr_to_ct"]), settings.report.slices_per_case)
+    gallery = pair_gallery(read_pair_set(folders["prepare_mr_to_ct"]), settings.report)
     return TranslationSection(gallery=gallery, training=None, tables=_tables(results))
 
 

@@ -6,11 +6,14 @@ import pytest
 
 from pipeline.prepared_set import VolumeSetWriter, read_volume_set
 from pipeline.report.case_pictures import CaseGallery, case_gallery
+from pipeline.settings import ReportSettings
 
 SHAPE = (6, 20, 16)
 
 
-def gallery(folder: Path, errors: list[int | None], slices: int = 2, empty_mask: bool = False) -> CaseGallery:
+def gallery(
+    folder: Path, errors: list[int | None], slices: int = 2, *, empty_mask: bool = False, **report: int
+) -> CaseGallery:
     """A gallery of one case for each error in HU; None has no CT."""
     writer = VolumeSetWriter(folder)
     mask = np.zeros(SHAPE, np.uint8)
@@ -30,20 +33,30 @@ def gallery(folder: Path, errors: list[int | None], slices: int = 2, empty_mask:
         rows[-1] |= {"prepared_path": f"{case}.npy"}
     writer.close({"unit": "HU", "spacing_mm": None})
     pl.DataFrame(rows).write_parquet(folder / "made" / "cases.parquet")
-    return case_gallery(read_volume_set(folder), folder / "made", slices)
+    settings = ReportSettings(slices_per_case=slices, **report)
+    return case_gallery(read_volume_set(folder), folder / "made", settings)
 
 
 def test_cases_spread_from_the_lowest_error_to_the_highest(tmp_path: Path) -> None:
-    shown = gallery(tmp_path, [50, 10, 90, 20, 80, 30, 70, 40, 60])
+    shown = gallery(tmp_path, [50, 10, 90, 20, 80, 30, 70, 40, 60], cases=5)
     assert [case.series_id for case in shown.cases] == ["ser-1", "ser-5", "ser-0", "ser-6", "ser-2"]
     assert shown.cases[0].rank == "lowest error of 9"
-    assert shown.cases[2].rank == "error 5 of 9, lowest first"
+    assert shown.cases[2].rank == "median error of 9"
+    assert shown.cases[1].rank == "error 3 of 9, lowest first"
     assert shown.cases[-1].rank == "highest error of 9"
     assert (shown.total, shown.scored) == (9, 9)
 
 
+@pytest.mark.parametrize(
+    ("cases", "shown"), [(1, ["ser-0"]), (2, ["ser-1", "ser-2"]), (3, ["ser-1", "ser-0", "ser-2"])]
+)
+def test_one_case_is_the_median_and_two_are_the_ends(tmp_path: Path, cases: int, shown: list[str]) -> None:
+    found = gallery(tmp_path, [50, 10, 90, 20, 80], cases=cases)
+    assert [case.series_id for case in found.cases] == shown
+
+
 def test_cases_without_a_ct_come_last_and_have_no_error_map(tmp_path: Path) -> None:
-    shown = gallery(tmp_path, [None, 30, None, -10])
+    shown = gallery(tmp_path, [None, 30, None, -10], cases=4)
     assert [case.series_id for case in shown.cases] == ["ser-3", "ser-1", "ser-0", "ser-2"]
     headings = [[tile.heading for tile in case.rows[0].tiles] for case in shown.cases]
     assert headings[0][-1] == "Error"

@@ -33,7 +33,7 @@ QUIET_FLAGS = (
     "--v=0",
     "--dump-dom",
 )
-VOID = {"meta", "link", "img", "br", "rect", "line", "polyline", "stop"}
+VOID = {"meta", "link", "img", "br", "input", "rect", "line", "polyline", "stop"}
 
 
 class Document(HTMLParser):
