@@ -81,13 +81,14 @@ def _prepare_mr_to_ct(call: Call, records: Records) -> StageRecord:
 
 
 def _train_lesions(call: Call, records: Records) -> StageRecord:
-    from pipeline.generate.cohort import resolve_recipe
+    from pipeline.generate.recipe import resolve_recipe
+    from pipeline.lesion_attributes import attributes_from
     from pipeline.train.stage import train_lesions
 
     prepared = records["prepare_lesions"]
     # A typo in the recipe must come to light before hours of training, not after them.
     classes = cast("list[str]", prepared.facts["classes"])
-    resolve_recipe(call.settings.generate.lesions.per_class, classes)
+    resolve_recipe(call.settings.generate.lesions, classes, attributes_from(prepared.facts))
     return train_lesions(call.workspace, call.settings, prepared, progress=call.progress, fresh=call.fresh)
 
 
@@ -102,7 +103,16 @@ def _synthesize_lesions(call: Call, records: Records) -> StageRecord:
     from pipeline.generate.stage import synthesize_lesions
 
     prepared, trained = records["prepare_lesions"], records["train_lesions"]
-    return synthesize_lesions(call.workspace, call.settings, prepared, trained, progress=call.progress)
+    others = [_train_again(call, prepared, seed) for seed in call.settings.generate.lesions.ensemble]
+    return synthesize_lesions(call.workspace, call.settings, prepared, trained, others=others, progress=call.progress)
+
+
+def _train_again(call: Call, prepared: StageRecord, seed: int) -> StageRecord:
+    """A further training of an ensemble, with a seed of its own; found where it was made before."""
+    from pipeline.train.stage import train_lesions
+
+    settings = call.settings.model_copy(update={"seed": seed})
+    return train_lesions(call.workspace, settings, prepared, progress=call.progress, fresh=call.fresh)
 
 
 def _translate_mr_to_ct(call: Call, records: Records) -> StageRecord:

@@ -3,7 +3,7 @@
 Two kinds of set, each one folder:
 
 * `ImageSet`: lesion images of one size. ``images.npy`` int16 (N, C, H, W), unit intensity × 16384 (intensity.py), and
-  ``images.parquet`` with one row an image (columns `IMAGE_SCHEMA`).
+  ``images.parquet`` with one row an image (columns `IMAGE_SCHEMA`, then ``attribute_...`` where there are any).
 * `VolumeSet`: MR and CT volumes of any size, sliced axially. ``mr.npy``, ``ct.npy`` int16 and ``mask.npy`` uint8 hold
   all voxels one volume after another; ``volumes.parquet`` (columns `VOLUME_SCHEMA`) says where each begins.
   Arrays are (K, H, W): slices superior-ward, rows anterior-to-posterior, columns right-to-left as a radiologist looks
@@ -23,6 +23,7 @@ import polars as pl
 
 from pipeline.errors import WorkspaceError
 from pipeline.files import read_json, write_json
+from pipeline.lesion_attributes import ATTRIBUTE_PREFIX, LesionAttribute, attributes_from, encoded
 
 IMAGE_SCHEMA: dict[str, Any] = {
     "image": pl.Int64,  # row in images.npy
@@ -63,7 +64,8 @@ class ImageSet:
     Attributes:
         images: int16 (N, C, H, W), memory-mapped read-only.
         table: `IMAGE_SCHEMA`.
-        facts: what ``set.json`` holds; ``classes`` lists the lesion classes in the order of their index.
+        facts: what ``set.json`` holds; ``classes`` lists the lesion classes in the order of their index,
+            ``attributes`` describes the attributes, where there are any.
     """
 
     images: npt.NDArray[np.int16]
@@ -79,6 +81,17 @@ class ImageSet:
         """Row numbers of one split."""
         return self.table.filter(pl.col("split") == split)["image"].to_numpy().astype(np.int64)
 
+    @property
+    def attributes(self) -> tuple[LesionAttribute, ...]:
+        """What images are described by beside their class."""
+        return attributes_from(self.facts)
+
+    def attribute_values(self) -> npt.NDArray[np.float32]:
+        """(N, attributes) numbers for networks, NaN where missing."""
+        names = {attribute.name: f"{ATTRIBUTE_PREFIX}{attribute.name}" for attribute in self.attributes}
+        rows = self.table.select(pl.col(column).alias(name) for name, column in names.items()).to_dicts()
+        return encoded(self.attributes, rows or [{}] * self.table.height)
+
     def class_indices(self) -> npt.NDArray[np.int64]:
         """Class index of every row."""
         index = {name: number for number, name in enumerate(self.classes)}
@@ -89,9 +102,8 @@ def write_image_set(folder: Path, images: npt.NDArray[np.int16], table: pl.DataF
     """Write an image set into ``folder`` (which is atomic as a whole by the stage runner)."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / IMAGES_ARRAY, images)
-    table.select(pl.col(name).cast(kind) for name, kind in IMAGE_SCHEMA.items()).write_parquet(
-        folder / "images.parquet"
-    )
+    columns = [pl.col(name).cast(kind) for name, kind in IMAGE_SCHEMA.items()]
+    table.select(*columns, pl.col(f"^{ATTRIBUTE_PREFIX}.*$")).write_parquet(folder / "images.parquet")
     write_json(folder / "set.json", dict(facts))
 
 

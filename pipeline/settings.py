@@ -85,6 +85,9 @@ class PrepareLesionsSettings(FrozenSettings):
     slices_per_lesion: Count = Field(5, description="Crops per lesion at the most, spread around its largest section.")
     min_section_px: Count = Field(12, description="Sections with fewer lesion pixels are left out.")
     min_images_per_class: Count = Field(8, description="A class with fewer training images is refused.")
+    attributes: tuple[Literal["size_mm", "sequence", "body_part"], ...] = Field(
+        (), description="What the generator is told beside the class; size_mm is a section's diameter, from its mask."
+    )
 
 
 class N4Settings(FrozenSettings):

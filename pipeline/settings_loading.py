@@ -9,7 +9,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -209,7 +209,7 @@ def _explain(error: ValidationError, source: str) -> SettingsError:
 def _known_keys(location: Sequence[int | str]) -> list[str]:
     section: Any = RunSettings
     for part in location:
-        section = section.model_fields[str(part)].annotation
+        section = get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
     return list(section.model_fields)
 
 

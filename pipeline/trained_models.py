@@ -17,7 +17,9 @@ from models.lesion_gan.discriminator import DCGANDiscriminator
 from models.lesion_gan.generator import DCGANGenerator
 from models.mr_to_ct.generator import ResNetGenerator, Translator, UNetGenerator
 from pipeline.checkpoints import load_weights, save_tensors, tensor_shapes
+from pipeline.errors import InputError
 from pipeline.files import folder_manifest, manifest_hash, read_json, write_json
+from pipeline.lesion_attributes import LesionAttribute
 
 SETTINGS_FILE, CARD_FILE = "settings.json", "card.json"
 LESION_GENERATOR = "generator_ema"
@@ -26,7 +28,6 @@ MR_TO_CT = "mr_to_ct_ema"
 COORDINATE_CHANNELS = 3
 _UNET_DEPTH = 3
 LesionGenerator = DCGANGenerator | ClassicGenerator
-_LESION_FAMILIES: dict[str, type[LesionGenerator]] = {"dcgan": DCGANGenerator, "dcgan_classic": ClassicGenerator}
 
 
 class LesionGeneratorSettings(BaseModel):
@@ -39,6 +40,12 @@ class LesionGeneratorSettings(BaseModel):
     classes: tuple[str, ...]
     latent_size: int
     width: int
+    attributes: tuple[LesionAttribute, ...] = ()
+
+    @property
+    def attribute_levels(self) -> tuple[int, ...]:
+        """Number of levels of each attribute, 0 for a number."""
+        return tuple(len(attribute.levels) for attribute in self.attributes)
 
 
 class TranslatorSettings(BaseModel):
@@ -53,8 +60,29 @@ class TranslatorSettings(BaseModel):
 
 
 def build_lesion_generator(settings: LesionGeneratorSettings, rng: torch.Generator) -> LesionGenerator:
-    """An untrained lesion generator."""
-    return _LESION_FAMILIES[settings.family](
+    """An untrained lesion generator.
+
+    Raises:
+        InputError: attributes with a family that has none.
+    """
+    if settings.family == "dcgan":
+        return DCGANGenerator(
+            settings.size_px,
+            rng,
+            image_channels=settings.channels,
+            num_classes=len(settings.classes),
+            latent_size=settings.latent_size,
+            width=settings.width,
+            attribute_levels=settings.attribute_levels,
+        )
+    if settings.attributes:
+        raise InputError(
+            "Only the family dcgan is conditioned on attributes.",
+            found=f"{settings.family} with {', '.join(attribute.name for attribute in settings.attributes)}",
+            allowed="dcgan, or no attributes",
+            change="Set train.lesions.family=dcgan, or prepare.lesions.attributes=[].",
+        )
+    return ClassicGenerator(
         settings.size_px,
         rng,
         image_channels=settings.channels,
@@ -87,13 +115,18 @@ def model_hash(folder: Path) -> str:
     return manifest_hash(folder_manifest(folder))
 
 
+def lesion_generator_settings(folder: Path) -> LesionGeneratorSettings:
+    """What rebuilds the lesion generator of a model folder, and what it knows."""
+    return LesionGeneratorSettings.model_validate(read_json(folder / SETTINGS_FILE))
+
+
 def load_lesion_generator(folder: Path, device: torch.device) -> tuple[LesionGenerator, LesionGeneratorSettings]:
     """The averaged lesion generator, in evaluation mode.
 
     Raises:
         TrainingError: weights unreadable or of another architecture.
     """
-    settings = LesionGeneratorSettings.model_validate(read_json(folder / SETTINGS_FILE))
+    settings = lesion_generator_settings(folder)
     network = build_lesion_generator(settings, torch.Generator())
     load_weights(folder / f"{LESION_GENERATOR}.safetensors", network)
     return network.to(device).eval(), settings
@@ -120,13 +153,14 @@ def load_backbone(folder: Path) -> Backbone:
         ValueError: a family whose features hang on the class or on the batch.
         TrainingError: weights unreadable or of another architecture.
     """
-    settings = LesionGeneratorSettings.model_validate(read_json(folder / SETTINGS_FILE))
+    settings = lesion_generator_settings(folder)
     path = folder / f"{DISCRIMINATOR}.safetensors"
     rng = torch.Generator()
     shape = {"image_channels": settings.channels, "num_classes": len(settings.classes), "width": settings.width}
     if settings.family == "dcgan_classic":
         return Backbone(ClassicDiscriminator(settings.size_px, rng, **shape))
     spectral = any("parametrizations" in name for name in tensor_shapes(path))
-    discriminator = DCGANDiscriminator(settings.size_px, rng, spectral=spectral, **shape)
+    levels = settings.attribute_levels
+    discriminator = DCGANDiscriminator(settings.size_px, rng, spectral=spectral, attribute_levels=levels, **shape)
     load_weights(path, discriminator)
     return Backbone(discriminator.eval())

@@ -1,79 +1,239 @@
-"""A synthetic lesion cohort by recipe: n images of each class, each from its own seed.
+"""A synthetic lesion cohort by recipe: n images of each class and attributes, each from its own seed.
 
-Truncation scales the latent: below 1 images are nearer the mean, safer and less varied (Brock 2019, section 3.1).
+Truncation scales the latent: below 1 images are nearer the mean, safer and less varied (Brock 2019, section 3.1). The
+members of an ensemble take turns; that several small generators together are more varied than one is known
+(Eilertsen 2021). Candidates that the filter rejects are counted, and the next seeds are tried.
+
+A cohort that is stopped goes on from its last batch: batches lie in ``parts/`` until the cohort is whole.
 """
 
-from collections.abc import Mapping, Sequence
+import io
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import torch
 
 from pipeline.errors import InputError
-from pipeline.files import write_json
-from pipeline.intensity import to_int16
+from pipeline.files import sha256_json, write_bytes, write_json
+from pipeline.generate.cohort_filter import ACCEPTED, MEMORIZED, OUT_OF_MANIFOLD, CohortFilter
+from pipeline.generate.ensemble import Ensemble, Member
+from pipeline.generate.recipe import SEED_SPACING, counts_by_class, resolve_recipe
+from pipeline.generate_settings import CohortLine, GenerateLesionsSettings
+from pipeline.intensity import from_int16
+from pipeline.lesion_attributes import ATTRIBUTE_PREFIX
+from pipeline.prepared_set import IMAGES_ARRAY, ImageSet
 from pipeline.records import ProgressCallback
-from pipeline.settings import GenerateLesionsSettings
-from pipeline.trained_models import load_lesion_generator
 
+COHORT_TABLE, COHORT_FACTS = "cohort.parquet", "cohort.json"
 _BATCH = 64
+_PARTS = "parts"
 
 
-def resolve_recipe(per_class: int | Mapping[str, int], classes: Sequence[str]) -> dict[str, int]:
-    """Number of images for every class of the model.
+@dataclass
+class _Tally:
+    """What has become of the candidates of one line."""
 
-    Raises:
-        InputError: the recipe names a class that the model does not know, or asks for nothing.
-    """
-    if isinstance(per_class, int):
-        return dict.fromkeys(classes, per_class)
-    unknown = sorted(set(per_class) - set(classes))
-    if unknown or not any(per_class.values()):
-        raise InputError(
-            "A recipe names classes that the model was trained on, and asks for at least one image.",
-            found=", ".join(unknown) or "no image",
-            allowed=", ".join(classes),
-            change="Correct generate.lesions.per_class.",
-        )
-    return {name: per_class.get(name, 0) for name in classes}
+    images: list[npt.NDArray[np.int16]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    verdicts: Counter[str] = field(default_factory=Counter)
 
 
 def make_cohort(
-    model: Path,
-    model_sha256: str,
+    members: Sequence[Member],
     settings: GenerateLesionsSettings,
     seed: int,
     device: torch.device,
     folder: Path,
     progress: ProgressCallback,
-) -> dict[str, int]:
-    """Write ``images.npy``, ``cohort.parquet`` and ``cohort.json``; returns the number of images per class.
+    prepared: ImageSet | None = None,
+) -> dict[str, Any]:
+    """Write ``images.npy``, ``cohort.parquet`` and ``cohort.json``.
 
-    Image i is made from the latent drawn with seed ``seed * 2**20 + i`` alone, so that any image can be made again.
+    Candidate i is made from the latent drawn with seed ``seed * 2**20 + i`` alone, and an attribute that is asked for
+    as a range from the numbers drawn after it, so that any image can be made again from its row.
+
+    Args:
+        members: the generators, in turns.
+        settings: the recipe; its seed, where it has one, is used instead of ``seed``.
+        seed: of the run.
+        device: where images are made.
+        folder: output; the parts of a stopped cohort in it are gone on with.
+        progress: counted in images.
+        prepared: the real images that the filter is calibrated on; needed where it is active.
+
+    Returns:
+        Facts: images, per_class, candidates, rejected by reason, models.
+
+    Raises:
+        InputError: the recipe asks for what a generator does not know, or the filter rejects too many candidates.
     """
-    generator, model_settings = load_lesion_generator(model, device)
-    recipe = resolve_recipe(settings.per_class, model_settings.classes)
-    names = [name for name, count in recipe.items() for _ in range(count)]
-    seeds = [(seed << 20) + number for number in range(len(names))]
-    made = []
-    for start in range(0, len(names), _BATCH):
-        part = slice(start, start + _BATCH)
-        latent = torch.stack([_latent(s, model_settings.latent_size) for s in seeds[part]]) * settings.truncation
-        classes = torch.tensor([model_settings.classes.index(name) for name in names[part]])
-        with torch.inference_mode():
-            images = generator(latent.to(device), classes.to(device))
-        made.append(to_int16(images.float().cpu().numpy()))
-        progress("synthetic images", min(start + _BATCH, len(names)), len(names))
-    np.save(folder / "images.npy", np.concatenate(made))
-    table = {"image": list(range(len(names))), "lesion_class": names, "seed": seeds}
-    pl.DataFrame(table).with_columns(truncation=pl.lit(settings.truncation)).write_parquet(folder / "cohort.parquet")
+    ensemble = Ensemble(members, device)
+    known = ensemble.settings
+    lines = resolve_recipe(settings, known.classes, known.attributes)
+    judge = None
+    if settings.filter.active and prepared is not None:
+        judge = CohortFilter.fit(prepared, settings.filter)
+    maker = _Maker(ensemble, settings, judge, (seed if settings.seed is None else settings.seed) * SEED_SPACING, folder)
+    total, tallies, offset = sum(line.count for line in lines), list[_Tally](), 0
+    for number, line in enumerate(lines):
+        done = sum(len(tally.rows) for tally in tallies)
+
+        def report(more: int, done: int = done) -> None:
+            progress("synthetic images", done + more, total)
+
+        tallies.append(maker.fill(number, line, offset, report))
+        offset += line.count * maker.attempts
+    return _write(folder, tallies, lines, ensemble, judge)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes and judges candidates, batch by batch."""
+
+    ensemble: Ensemble
+    settings: GenerateLesionsSettings
+    judge: CohortFilter | None
+    first_seed: int
+    folder: Path
+
+    @property
+    def attempts(self) -> int:
+        """Candidates for each image, at the most."""
+        return self.settings.filter.attempts if self.judge is not None else 1
+
+    def fill(self, number: int, line: CohortLine, offset: int, progress: Callable[[int], None]) -> _Tally:
+        """Candidates ``offset`` and following until the line has its images.
+
+        Raises:
+            InputError: the candidates are used up first.
+        """
+        tally, start, limit = _Tally(), 0, line.count * self.attempts
+        while len(tally.rows) < line.count and start < limit:
+            rows = [self._row(line, offset + i) for i in range(start, min(start + _BATCH, limit))]
+            images, verdicts = self._batch(self.folder / _PARTS / f"{number:05d}-{start:08d}.npz", rows)
+            for row, image, verdict in zip(rows, images, verdicts, strict=True):
+                if len(tally.rows) == line.count:
+                    break
+                tally.verdicts[verdict] += 1
+                if verdict == ACCEPTED:
+                    tally.rows.append(row)
+                    tally.images.append(image)
+            start += len(rows)
+            progress(len(tally.rows))
+        if len(tally.rows) < line.count:
+            shutil.rmtree(self.folder / _PARTS)
+            raise _used_up(line, tally)
+        return tally
+
+    def _row(self, line: CohortLine, candidate: int) -> dict[str, Any]:
+        seed = self.first_seed + candidate
+        model = candidate % len(self.ensemble.members)
+        return {
+            "lesion_class": line.lesion_class,
+            "seed": seed,
+            "truncation": self.settings.truncation if line.truncation is None else line.truncation,
+            "model": model,
+            "attributes": self._drawn(line, seed, self.ensemble.latent_sizes[model]),
+        }
+
+    def _drawn(self, line: CohortLine, seed: int, latent_size: int) -> dict[str, str | float]:
+        """Levels, and numbers drawn evenly from ranges; the draw comes after the latent's."""
+        rng = torch.Generator().manual_seed(seed)
+        torch.randn(latent_size, generator=rng)
+        drawn: dict[str, str | float] = {}
+        for attribute in self.ensemble.settings.attributes:
+            share = float(torch.rand((), generator=rng))
+            if attribute.name in line.attributes:
+                value = attribute.resolve(line.attributes[attribute.name])
+                drawn[attribute.name] = value if isinstance(value, str) else value[0] + share * (value[1] - value[0])
+        return drawn
+
+    def _batch(self, path: Path, rows: Sequence[dict[str, Any]]) -> tuple[npt.NDArray[np.int16], Sequence[str]]:
+        """Images and verdicts of candidates, from an earlier try where there was one."""
+        if path.is_file():
+            stored = np.load(path, allow_pickle=False)
+            return stored["images"], stored["verdicts"].tolist()
+        images = self.ensemble.images(rows)
+        verdicts = [ACCEPTED] * len(rows)
+        if self.judge is not None:
+            index = self.ensemble.settings.classes.index(rows[0]["lesion_class"])
+            verdicts = self.judge.judge(from_int16(images), index)
+        path.parent.mkdir(exist_ok=True)
+        content = io.BytesIO()
+        np.savez(content, images=images, verdicts=np.asarray(verdicts))
+        write_bytes(path, content.getvalue())
+        return images, verdicts
+
+
+def _write(
+    folder: Path,
+    tallies: Sequence[_Tally],
+    lines: Sequence[CohortLine],
+    ensemble: Ensemble,
+    judge: CohortFilter | None,
+) -> dict[str, Any]:
+    rows = [row for tally in tallies for row in tally.rows]
+    np.save(folder / IMAGES_ARRAY, np.stack([image for tally in tallies for image in tally.images]))
+    _table(rows, ensemble).write_parquet(folder / COHORT_TABLE)
+    verdicts = Counter[str]()
+    for tally in tallies:
+        verdicts.update(tally.verdicts)
+    digests = [member.sha256 for member in ensemble.members]
+    classes = list(ensemble.settings.classes)
+    filtered = None
+    if judge is not None:
+        by_line = [
+            {"lesion_class": line.lesion_class} | _counts(tally.verdicts)
+            for line, tally in zip(lines, tallies, strict=True)
+        ]
+        filtered = judge.facts(classes) | {"lines": by_line}
+    recipe = counts_by_class(lines, classes)
     write_json(
-        folder / "cohort.json",
-        {"classes": list(model_settings.classes), "recipe": recipe, "model_sha256": model_sha256},
+        folder / COHORT_FACTS,
+        {
+            "classes": classes,
+            "recipe": recipe,
+            "lines": [line.model_dump(mode="json") for line in lines],
+            "model_sha256": digests[0] if len(digests) == 1 else sha256_json(digests),
+            "models": digests,
+            "attributes": [attribute.model_dump(mode="json") for attribute in ensemble.settings.attributes],
+            "filter": filtered,
+        },
     )
-    return recipe
+    shutil.rmtree(folder / _PARTS, ignore_errors=True)
+    facts: dict[str, Any] = {"images": len(rows), "per_class": recipe}
+    if judge is not None:
+        facts |= {"candidates": verdicts.total(), "rejected": _counts(verdicts)}
+    return facts | ({"models": len(digests)} if len(digests) > 1 else {})
 
 
-def _latent(seed: int, size: int) -> torch.Tensor:
-    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+def _table(rows: Sequence[dict[str, Any]], ensemble: Ensemble) -> pl.DataFrame:
+    """One row an image: image, lesion_class, seed, truncation, model_sha256, and a column for each attribute."""
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in ("lesion_class", "seed", "truncation")}
+    columns |= {"model_sha256": [ensemble.members[row["model"]].sha256 for row in rows]}
+    for attribute in ensemble.settings.attributes:
+        values = [row["attributes"].get(attribute.name) for row in rows]
+        kind = pl.String if attribute.levels else pl.Float64
+        columns[f"{ATTRIBUTE_PREFIX}{attribute.name}"] = pl.Series(values, dtype=kind)
+    return pl.DataFrame({"image": range(len(rows))} | columns)
+
+
+def _counts(verdicts: Counter[str]) -> dict[str, int]:
+    return {name: verdicts[name] for name in (OUT_OF_MANIFOLD, MEMORIZED)}
+
+
+def _used_up(line: CohortLine, tally: _Tally) -> InputError:
+    rejected = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in _counts(tally.verdicts).items())
+    return InputError(
+        "Enough candidates of every line must pass the filter.",
+        found=f"{line.lesion_class}: {len(tally.rows)} of {line.count} images; rejected: {rejected}",
+        allowed=f"{line.count} images out of {tally.verdicts.total()} candidates",
+        change="Train longer or on more images, lower the truncation, or raise generate.lesions.filter.attempts.",
+    )

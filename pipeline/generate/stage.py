@@ -1,6 +1,6 @@
 """The generate stage: `synthesize_lesions` and `translate_mr_to_ct`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from pipeline.catalog import read_catalog
 from pipeline.device import choose_device
 from pipeline.errors import InputError
 from pipeline.generate.cohort import make_cohort
+from pipeline.generate.ensemble import Member
 from pipeline.generate.pseudo_ct import decode_pseudo_ct, write_volume
+from pipeline.generate.recipe import resolve_recipe
 from pipeline.inference import translate_volume
 from pipeline.intensity import PiecewiseLinearMap, from_int16
-from pipeline.prepared_set import VolumeSet, read_volume_set
+from pipeline.prepared_set import VolumeSet, read_image_set, read_volume_set
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.scan_io import Algorithm
 from pipeline.settings import GenerateLesionsSettings, GenerateMRToCTSettings, RunSettings
 from pipeline.stage_runner import Stage, StageContext, run_stage
-from pipeline.trained_models import load_translator, model_hash
+from pipeline.trained_models import lesion_generator_settings, load_translator, model_hash
 from pipeline.workspace import Workspace
 
 _MODULE = "pipeline.generate.stage"
@@ -62,26 +64,40 @@ def synthesize_lesions(
     prepared: StageRecord,
     trained: StageRecord,
     *,
+    others: Sequence[StageRecord] = (),
     progress: ProgressCallback = silent,
 ) -> StageRecord:
-    """Make the synthetic cohort that the recipe asks for.
+    """Make the synthetic cohort that the recipe asks for; a killed one goes on from its last batch.
+
+    Args:
+        workspace: where the output goes.
+        settings: ``generate.lesions``.
+        prepared: the set that the models were trained on.
+        trained: the run's own training.
+        others: further trainings of an ensemble, in the order of ``generate.lesions.ensemble``.
+        progress: counted in images.
 
     Raises:
-        InputError: the recipe names an unknown class.
+        InputError: the recipe asks for what the model does not know, or its filter rejects too much.
     """
     seeded = SeededLesionsSettings(
         seed=settings.seed, device=choose_device(settings.device).type, lesions=settings.generate.lesions
     )
+    known = lesion_generator_settings(trained.path(workspace.root) / "model")
+    resolve_recipe(seeded.lesions, known.classes, known.attributes)  # before anything is written
+    records = {"prepared": prepared, "trained": trained}
+    records |= {f"trained_{number}": record for number, record in enumerate(others, 1)}
 
     def body(context: StageContext) -> dict[str, JsonValue]:
-        model = context.inputs["trained"] / "model"
-        digest = model_hash(model)
+        folders = [context.inputs[name] / "model" for name in records if name != "prepared"]
+        members = [Member(folder, model_hash(folder)) for folder in folders]
         device = torch.device(seeded.device)
-        recipe = make_cohort(model, digest, seeded.lesions, seeded.seed, device, context.folder, context.progress)
-        return {"images": sum(recipe.values()), "per_class": dict(recipe), "model_sha256": digest}
+        real = read_image_set(context.inputs["prepared"])
+        facts = make_cohort(members, seeded.lesions, seeded.seed, device, context.folder, context.progress, real)
+        return facts | {"model_sha256": members[0].sha256}
 
-    stage = Stage("synthesize_lesions", _MODULE, body)
-    return run_stage(workspace, stage, seeded, records={"prepared": prepared, "trained": trained}, progress=progress)
+    stage = Stage("synthesize_lesions", _MODULE, body, resumable=True)
+    return run_stage(workspace, stage, seeded, records=records, progress=progress)
 
 
 def translate_mr_to_ct(

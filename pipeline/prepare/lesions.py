@@ -1,5 +1,6 @@
 """The set of class-labeled lesion images: crops from scans with masks, or whole pictures from class folders."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from pipeline.catalog import Catalog
 from pipeline.errors import InputError
 from pipeline.geometry import to_canonical
 from pipeline.intensity import to_int16
+from pipeline.lesion_attributes import ATTRIBUTE_PREFIX, attributes_of
 from pipeline.prepare.lesion_crops import crops_of_lesion, display_volume, image_to_square
 from pipeline.prepare.subjects import kept_in_split
 from pipeline.prepared_set import to_slices, write_image_set
@@ -35,13 +37,15 @@ def prepare_lesion_set(
     images: list[npt.NDArray[np.int16]] = []
     dropped = 0
     series = {row["series_id"]: row for row in catalog.series.to_dicts()}
+    names = settings.lesions.attributes
     for row, image in _items(catalog, series, settings, progress):
         if not kept_in_split(series[row["series_id"]], dict(splits)):
             dropped += 1
             continue
-        rows.append(row | {"image": len(rows), "split": splits[row["subject_id"]]})
+        described = {f"{ATTRIBUTE_PREFIX}{name}": (row | series[row["series_id"]]).get(name) for name in names}
+        rows.append(row | described | {"image": len(rows), "split": splits[row["subject_id"]]})
         images.append(to_int16(image))
-    table = pl.DataFrame(rows)
+    table = pl.DataFrame(rows, infer_schema_length=None)
     _check_lesions(table, catalog, settings)
     classes = sorted(table["lesion_class"].unique().to_list())
     counts = {split: dict.fromkeys(classes, 0) for split in ("train", "validation", "test")}
@@ -59,6 +63,9 @@ def prepare_lesion_set(
         "subject_source": sorted(catalog.series["subject_source"].unique().to_list()),
         "left_out_for_published_split": dropped,
     }
+    if names:
+        train = table.filter(pl.col("split") == "train").rename({f"{ATTRIBUTE_PREFIX}{name}": name for name in names})
+        facts["attributes"] = [attribute.model_dump(mode="json") for attribute in attributes_of(train, names)]
     write_image_set(folder, np.stack(images)[:, None], table, facts)
     return facts
 
@@ -74,7 +81,7 @@ def _items(
         source = series[series_id]
         if source["kind"] == "image":
             image = image_to_square(catalog.image(source), settings.lesions.size_px)
-            yield from ((_row(lesion, -1), image) for lesion in lesions)
+            yield from ((_row(lesion, -1, None), image) for lesion in lesions)
         elif source["modality"] == settings.lesions.modality:
             yield from _volume_items(catalog, source, lesions, settings)
         progress("lesion series", number, len(groups))
@@ -89,12 +96,14 @@ def _volume_items(
         mask, mask_affine = catalog.mask(lesion)
         inside = to_slices(to_canonical(mask == lesion["mask_value"], mask_affine)[0])
         for index, crop in crops_of_lesion(volume, inside, settings.lesions):
-            yield _row(lesion, index), crop
+            area_mm2 = float(inside[index].sum()) * volume.row_mm * volume.column_mm
+            yield _row(lesion, index, 2 * math.sqrt(area_mm2 / math.pi)), crop
 
 
-def _row(lesion: dict[str, Any], slice_index: int) -> dict[str, Any]:
+def _row(lesion: dict[str, Any], slice_index: int, size_mm: float | None) -> dict[str, Any]:
+    """A table row; ``size_mm`` is the diameter of the circle of the section's area, None without a mask."""
     kept = {name: lesion[name] for name in ("subject_id", "series_id", "lesion_id", "lesion_class")}
-    return kept | {"slice_index": slice_index}
+    return kept | {"slice_index": slice_index, "size_mm": size_mm}
 
 
 def _check_lesions(table: pl.DataFrame, catalog: Catalog, settings: PrepareSettings) -> None:

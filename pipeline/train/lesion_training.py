@@ -25,6 +25,8 @@ from pipeline.trained_models import (
 )
 
 _GRID_COLUMNS = 10
+_ATTRIBUTE_DROPOUT = 0.1
+"""Share of known attributes that are shown as missing."""
 
 
 class LesionTraining:
@@ -53,7 +55,9 @@ class LesionTraining:
             classes=tuple(images.classes),
             latent_size=settings.latent_size,
             width=settings.width,
+            attributes=images.attributes,
         )
+        self._attributes = torch.from_numpy(images.attribute_values()[rows])
         generator = build_lesion_generator(self._model_settings, rng)
         discriminator = _discriminator(self._model_settings, settings, rng)
         self.step = LesionGANStep(generator.to(device), discriminator.to(device), _step_settings(settings), rng)
@@ -73,7 +77,15 @@ class LesionTraining:
         batch = self._pixels[rows.to(self._device)]
         if self._settings.mirror:
             batch = torch.where(flip.to(self._device)[:, None, None, None], batch.flip(3), batch)
-        return self.step.step(batch, classes.to(self._device))
+        return self.step.step(batch, self._conditions(classes, rows).to(self._device))
+
+    def _conditions(self, classes: Tensor, rows: Tensor) -> Tensor:
+        """Classes and the attributes of the rows; some are left out, for recipes will not ask for all of them."""
+        attributes = self._attributes[rows]
+        if attributes.shape[1] == 0:
+            return classes
+        left_out = torch.rand(attributes.shape, generator=self._draw) < _ATTRIBUTE_DROPOUT
+        return torch.cat([classes[:, None].float(), attributes.masked_fill(left_out, torch.nan)], dim=1)
 
     def learning_rate_factor(self, done: float) -> float:
         """Constant; the instance noise fades meanwhile."""
@@ -107,7 +119,8 @@ def _discriminator(
     sizes = {"image_channels": model.channels, "num_classes": len(model.classes), "width": settings.width}
     if settings.family == "dcgan_classic":
         return ClassicDiscriminator(model.size_px, rng, **sizes)
-    return DCGANDiscriminator(model.size_px, rng, spectral=settings.spectral_norm, **sizes)
+    levels = model.attribute_levels
+    return DCGANDiscriminator(model.size_px, rng, spectral=settings.spectral_norm, attribute_levels=levels, **sizes)
 
 
 def _step_settings(settings: TrainLesionsSettings) -> LesionStepSettings:

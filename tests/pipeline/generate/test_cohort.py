@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 import torch
 
-from pipeline.errors import InputError
 from pipeline.generate import cohort as cohort_module
-from pipeline.generate.cohort import make_cohort, resolve_recipe
+from pipeline.generate.cohort import make_cohort
+from pipeline.generate.ensemble import Member
 from pipeline.intensity import to_int16
 from pipeline.records import silent
 from pipeline.settings import GenerateLesionsSettings
@@ -40,24 +40,8 @@ def model(tmp_path_factory):
 def made(model, folder, seed=1, progress=silent, **changes):
     folder.mkdir()
     settings = GenerateLesionsSettings.model_validate({"per_class": 3} | changes)
-    recipe = make_cohort(model, "d" * 64, settings, seed, CPU, folder, progress)
-    return recipe, np.load(folder / "images.npy"), pl.read_parquet(folder / "cohort.parquet")
-
-
-def test_one_number_asks_for_every_class():
-    assert resolve_recipe(4, ["b", "a"]) == {"b": 4, "a": 4}
-
-
-def test_a_mapping_asks_for_what_it_names():
-    assert resolve_recipe({"a": 2}, ["b", "a"]) == {"b": 0, "a": 2}
-
-
-@pytest.mark.parametrize(("recipe", "found"), [({"c": 1, "a": 1}, "c"), ({"a": 0}, "no image"), ({}, "no image")])
-def test_recipes_for_unknown_classes_or_nothing_are_refused(recipe, found):
-    with pytest.raises(InputError, match="recipe") as caught:
-        resolve_recipe(recipe, ["b", "a"])
-    assert caught.value.found == found
-    assert caught.value.allowed == "b, a"
+    facts = make_cohort([Member(model, "d" * 64)], settings, seed, CPU, folder, progress)
+    return facts["per_class"], np.load(folder / "images.npy"), pl.read_parquet(folder / "cohort.parquet")
 
 
 def test_the_cohort_holds_what_the_recipe_says(model, tmp_path):
@@ -69,7 +53,11 @@ def test_the_cohort_holds_what_the_recipe_says(model, tmp_path):
     assert table["image"].to_list() == [0, 1, 2, 3]
     assert set(table["truncation"]) == {0.7}
     stored = json.loads((tmp_path / "c" / "cohort.json").read_text())
-    assert stored == {"classes": ["b", "a"], "recipe": {"a": 3, "b": 1}, "model_sha256": "d" * 64}
+    assert stored["classes"] == ["b", "a"]
+    assert stored["recipe"] == {"a": 3, "b": 1}
+    assert stored["model_sha256"] == "d" * 64
+    assert stored["models"] == ["d" * 64]
+    assert stored["filter"] is None
 
 
 def test_any_image_can_be_made_again_from_its_row_alone(model, tmp_path):
@@ -91,7 +79,8 @@ def test_images_do_not_depend_on_the_batch_they_were_made_in(model, tmp_path, mo
     _, parts, _ = made(model, tmp_path / "parts", progress=lambda what, now, total: done.append((now, total)))
     assert np.abs(whole.astype(int) - parts).max() <= 1
     assert done[-1] == (6, 6)
-    assert len(done) == -(-6 // batch)
+    assert done == sorted(done)
+    assert len(done) == 2 * -(-3 // batch)
 
 
 def test_equal_seeds_give_equal_files_and_others_do_not(model, tmp_path):
