@@ -16,7 +16,9 @@ from models.lesion_gan.step import Discriminator, LesionGANStep, LesionStepSetti
 from pipeline.intensity import from_int16
 from pipeline.prepared_set import ImageSet
 from pipeline.settings import TrainLesionsSettings
+from pipeline.train.data_checks import check_images, variety
 from pipeline.train.pictures import tile
+from pipeline.train.trainee import ProbeImages
 from pipeline.trained_models import (
     LESION_GENERATOR,
     LesionGeneratorSettings,
@@ -40,12 +42,18 @@ class LesionTraining:
     """
 
     def __init__(self, images: ImageSet, settings: TrainLesionsSettings, seed: int, device: torch.device) -> None:
+        check_images(images)
         rows = images.rows("train")
-        self.batch_size = settings.batch_size
+        self.batch_size, self.smallest_batch = settings.batch_size, 2
         self._settings, self._device, self._facts = settings, device, images.facts
         self._pixels = torch.from_numpy(from_int16(np.asarray(images.images[rows]))).to(device)
         classes = torch.from_numpy(images.class_indices()[rows])
         self._members = [torch.nonzero(classes == index).flatten() for index in range(len(images.classes))]
+        self._held_out = torch.from_numpy(from_int16(np.asarray(images.images[images.rows("validation")])))
+        self.variety: Mapping[str, float] = {
+            name: variety(self._pixels[members]) for name, members in zip(images.classes, self._members, strict=True)
+        }
+        self._seed = seed
         rng = torch.Generator().manual_seed(seed)
         self._draw = torch.Generator().manual_seed(seed + 1)
         self._model_settings = LesionGeneratorSettings(
@@ -97,6 +105,24 @@ class LesionTraining:
         images = self.step.sample(self._grid_classes, self._grid_latent)
         return tile(images[:, 0].float().cpu().numpy(), _GRID_COLUMNS)
 
+    def probe_images(self, count: int) -> ProbeImages:
+        """Training images of all classes in turn, and validation images as they are."""
+        draw = torch.Generator().manual_seed(self._seed + 3)
+        groups = torch.arange(count) % len(self._members)
+        rows = [
+            self._members[group][int(torch.randint(len(self._members[group]), (), generator=draw))]
+            for group in groups.tolist()
+        ]
+        held_out = self._held_out[torch.randperm(len(self._held_out), generator=draw)[:count]]
+        return ProbeImages(self._pixels[torch.stack(rows)], groups, held_out)
+
+    def probe_fakes(self, count: int) -> Tensor:
+        """Images of all classes in turn, from fixed latents."""
+        draw = torch.Generator().manual_seed(self._seed + 4)
+        latent = torch.randn(count, self._settings.latent_size, generator=draw)
+        classes = torch.arange(count) % len(self._members)
+        return self.step.sample(classes.to(self._device), latent.to(self._device))
+
     def save(self, folder: Path, images: int) -> dict[str, Any]:
         """Write the averaged generator and the discriminator."""
         networks = self.step.networks()
@@ -138,4 +164,6 @@ def _step_settings(settings: TrainLesionsSettings) -> LesionStepSettings:
         learning_rate_generator=settings.learning_rate_generator,
         learning_rate_discriminator=settings.learning_rate_discriminator,
         betas=settings.betas,
+        gradient_clip=settings.gradient_clip,
+        precision=settings.precision,
     )

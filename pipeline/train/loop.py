@@ -1,30 +1,28 @@
-"""The one training loop: progress in images, log, grids, checkpoints, exact resume, a loud stop on non-finite losses.
+"""The one training loop: progress in images, log, grids, checkpoints, exact resume, alarms and what they do.
 
 A CPU run that resumes from any checkpoint is bit-identical to an uninterrupted one: networks, optimizers, averages,
-image pools, log and the state of every random generator are in the checkpoint, and batches are drawn from those
-generators alone.
+image pools, log and the state of every random generator are in the checkpoint, batches are drawn from those generators
+alone, and alarms follow from the log. That holds for trainings that went back to a checkpoint as well.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from skimage.io import imsave
 from torch import Tensor
 
 from models.losses import NonFiniteLossError
-from pipeline.checkpoints import (
-    Checkpoint,
-    flatten_optimizer,
-    load_newest,
-    restore_optimizer,
-    save_checkpoint,
-)
-from pipeline.errors import TrainingError
+from pipeline.checkpoints import Checkpoint, save_checkpoint
+from pipeline.errors import ResourceError, TrainingError
 from pipeline.records import ProgressCallback
 from pipeline.settings import LoopSettings
+from pipeline.train.alarms import Finding, poor_data, raised, suspicious
+from pipeline.train.course import Course
+from pipeline.train.probe import Probe
 from pipeline.train.trainee import Trainee
 from pipeline.train.training_log import TrainingLog
+from pipeline.train.training_state import checkpoint_of, is_out_of_memory, newest_checkpoint, restore
+from pipeline.training_alarms import TrainingAlarm
 
 
 def train(
@@ -34,94 +32,176 @@ def train(
 
     Args:
         trainee: networks and data.
-        settings: lengths, in images.
-        folder: output; holds ``checkpoints/``, ``grids/``, ``tensorboard/``, ``log.parquet``, ``model/``.
+        settings: lengths, in images, and what alarms do.
+        folder: output; holds ``checkpoints/``, ``grids/``, ``tensorboard/``, ``log.parquet``, ``model/``,
+            ``alarms.json`` and ``alarms/``.
         what: unit for the progress, e.g. ``lesion training images``.
         progress: told after every step.
 
     Returns:
-        Facts: images, final terms, and what the trainee adds.
+        Facts: images, final terms, a sentence for every alarm, and what the trainee adds.
 
     Raises:
-        TrainingError: a loss is not finite; checkpoints before it stay.
+        TrainingError: an alarm that ends the training, e.g. a loss that is not finite; checkpoints before it stay.
+        ResourceError: memory does not suffice for half the batch.
     """
-    checkpoints = folder / "checkpoints"
-    images, rows = _resume(trainee, checkpoints)
-    log = TrainingLog(folder, rows)
-    resumed_at = images
-    while images < settings.images:
-        # --- one step
-        trainee.step.set_learning_rate_factor(trainee.learning_rate_factor(images / settings.images))
-        terms = _step(trainee, images)
-        before, images = images, images + trainee.batch_size
-        last = images >= settings.images
-        log.add(terms, trainee.batch_size)
-        progress(what, min(images, settings.images), settings.images)
-        # --- what is due after it
-        checkpoint_due = last or _crossed(settings.checkpoint_every_images, before, images)
-        if checkpoint_due or _crossed(settings.log_every_images, before, images):
-            log.close_interval(images)  # at a checkpoint too, so that a resumed log has the same rows
-        if last or _crossed(settings.grid_every_images, before, images):
-            _write_grid(trainee, log, folder, images)
-        if checkpoint_due:
-            save_checkpoint(checkpoints, images, _checkpoint(trainee, images, log.rows))
-    log.write(folder / "log.parquet")
-    facts = trainee.save(folder / "model", images)
-    final = {name: value for name, value in log.last.items() if name != "images"}
-    return {"images": images, "resumed_at_images": resumed_at, "final": final} | facts
+    loop = _Loop(trainee, settings, folder)
+    resumed_at = loop.images
+    while loop.images < settings.images:
+        if loop.step():
+            progress(what, min(loop.images, settings.images), settings.images)
+            loop.look()
+    loop.log.write(folder / "log.parquet")
+    facts = trainee.save(folder / "model", loop.images)
+    final = {name: value for name, value in loop.log.last.items() if name != "images"}
+    alarms = [alarm.sentence() for alarm in loop.course.alarms]
+    return {"images": loop.images, "resumed_at_images": resumed_at, "final": final, "alarms": alarms} | facts
 
 
-def _crossed(every: int, before: int, after: int) -> bool:
-    return before // every < after // every
+class _Loop:
+    """One training between two checkpoints.
 
+    Attributes:
+        images: training images shown so far.
+        log: rows so far.
+        course: alarms so far.
+    """
 
-def _step(trainee: Trainee, images: int) -> dict[str, Tensor]:
-    try:
-        return trainee.train_batch()
-    except NonFiniteLossError as error:
+    def __init__(self, trainee: Trainee, settings: LoopSettings, folder: Path) -> None:
+        self._trainee, self._settings, self._folder = trainee, settings, folder
+        self._checkpoints = folder / "checkpoints"
+        self._game = trainee.step.game()
+        self._probe = Probe(trainee, settings.alarms.probe_images)
+        self.images, self._before, self._owed = 0, 0, False
+        self.log = TrainingLog(folder, [])
+        found = newest_checkpoint(trainee, self._checkpoints)
+        self.course = Course(folder, settings)
+        if found is not None:
+            self._go_on_from(found)
+            return
+        self.course.keep_until(None)
+        for finding in poor_data(trainee.variety):
+            self._act(finding)
+        self._save()
+
+    def step(self) -> bool:
+        """Show one batch to the networks; False where the training went back instead."""
+        factor = self._trainee.learning_rate_factor(self.images / self._settings.images)
+        self._trainee.step.set_learning_rate_factor(factor * self.course.learning_rate_factor)
+        outcome = self._terms()
+        if outcome == "out of memory":  # handled here, where the failed step no longer holds tensors
+            self._halve_batch()
+            return False
+        if isinstance(outcome, Finding):
+            self._act(outcome)
+            return False
+        self._before, self.images = self.images, self.images + self._trainee.batch_size
+        self.log.add(outcome, self._trainee.batch_size)
+        return True
+
+    def look(self) -> None:
+        """Whatever is due after a step: log row, alarms, grid, checkpoint."""
+        last = self.images >= self._settings.images
+        checkpoint_due = last or self._crossed(self._settings.checkpoint_every_images)
+        closes = checkpoint_due or self._crossed(self._settings.log_every_images)
+        if closes:  # at a checkpoint too, so that a resumed log has the same rows
+            self.log.close_interval(self.images, self._probe.measure())
+            for finding in raised(self.log.rows, self._game, self._settings.alarms.patience):
+                if self._act(finding).to_images is not None:
+                    return
+                self.log.mark(finding.alarm)
+        if last or self._crossed(self._settings.grid_every_images):
+            self._write_grid()
+        if checkpoint_due or (closes and self._owed):
+            # Where trouble may end in going back, the state that shows it is no good place to go back to.
+            roll_back = self._settings.alarms.action == "roll_back"
+            self._owed = roll_back and not last and suspicious(self.log.rows, self._game)
+            if not self._owed:
+                self._save()
+
+    def _terms(self) -> dict[str, Tensor] | Finding | Literal["out of memory"]:
+        try:
+            return self._trainee.train_batch()
+        except NonFiniteLossError as error:
+            return Finding(
+                "non_finite",
+                "",
+                f"{error.term} = {error.value}",
+                "every loss and every gradient must be finite",
+                "Lower the learning rates, set gradient_clip, or choose another objective.",
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return "out of memory"
+
+    def _act(self, finding: Finding) -> TrainingAlarm:
+        """Record trouble with the picture of the moment, then do what the settings say."""
+        action = self.course.action(finding)
+        good = newest_checkpoint(self._trainee, self._checkpoints) if action == "roll_back" else None
+        if action == "roll_back" and good is None:
+            action = "stop"
+        to_images = None if good is None else int(good.state["images"])
+        alarm = self.course.record(finding, self.images, action, to_images, self._trainee.grid())
+        self.log.add_alarm(alarm.sentence(), self.images)
+        if good is not None:
+            self._go_on_from(good)
+        elif action == "stop":
+            self._stop(alarm)
+        return alarm
+
+    def _stop(self, alarm: TrainingAlarm) -> None:
+        if self.log.rows:
+            self.log.write(self._folder / "log.parquet")
         raise TrainingError(
-            "Every loss must stay finite.",
-            found=f"{error.term} = {error.value} after {images} images",
-            allowed="finite numbers",
-            change="Lower the learning rates, or choose another objective; the last good checkpoint is kept.",
-        ) from None
+            f"A training must not go on in trouble ({alarm.alarm}).",
+            found=f"{alarm.found} after {alarm.images} images",
+            allowed=f"no alarm; rule: {alarm.rule}",
+            change=f"{alarm.advice} The last good checkpoint is kept.",
+        )
 
+    def _halve_batch(self) -> None:
+        size, least = self._trainee.batch_size, self._trainee.smallest_batch
+        if not self.course.may_halve or size // 2 < least:
+            raise ResourceError(
+                "A training step must fit into the memory of the device.",
+                found=f"out of memory with a batch of {size}",
+                allowed=f"batches of {least} or more that fit; the batch is halved once",
+                change="Lower batch_size, width or the image size, or use a device with more memory.",
+            )
+        good = newest_checkpoint(self._trainee, self._checkpoints)
+        if good is None:  # the first one is written before the first step
+            raise AssertionError
+        finding = Finding(
+            "out_of_memory",
+            "",
+            f"a batch of {size} did not fit; {size // 2} from here on",
+            "a step must fit into memory",
+            "Set batch_size to what fits: learning rates may suit one batch size and not another.",
+        )
+        to_images = int(good.state["images"])
+        alarm = self.course.record(finding, self.images, "halve_batch", to_images, None)
+        self.log.add_alarm(alarm.sentence(), self.images)
+        self._go_on_from(good)
 
-def _write_grid(trainee: Trainee, log: TrainingLog, folder: Path, images: int) -> None:
-    picture = trainee.grid()
-    (folder / "grids").mkdir(exist_ok=True)
-    imsave(folder / "grids" / f"{images:010d}.png", picture, check_contrast=False)
-    log.add_picture(picture, images)
+    def _go_on_from(self, found: Checkpoint) -> None:
+        self.images, rows = restore(self._trainee, found)
+        self.course.keep_until(self.images)
+        self._trainee.batch_size, self._owed = self.course.batch_size, False
+        for path in (self._folder / "grids").glob("*.png"):
+            if int(path.stem) > self.images:
+                path.unlink()
+        self.log.close()
+        self.log = TrainingLog(self._folder, rows)
 
+    def _save(self) -> None:
+        save_checkpoint(self._checkpoints, self.images, checkpoint_of(self._trainee, self.images, self.log.rows))
 
-def _checkpoint(trainee: Trainee, images: int, rows: list[dict[str, Any]]) -> Checkpoint:
-    tensors: dict[str, Tensor] = {}
-    optimizers = {}
-    for name, network in trainee.step.networks().items():
-        tensors |= {f"network/{name}/{key}": value for key, value in network.state_dict().items()}
-    for name, optimizer in trainee.step.optimizers().items():
-        flat, optimizers[name] = flatten_optimizer(f"optimizer/{name}", optimizer)
-        tensors |= flat
-    tensors |= {f"extra/{name}": value for name, value in trainee.step.extra_state().items()}
-    tensors |= {f"generator/{name}": rng.get_state() for name, rng in trainee.generators.items()}
-    return Checkpoint(tensors, {"images": images, "rows": rows, "optimizers": optimizers})
+    def _write_grid(self) -> None:
+        picture = self._trainee.grid()
+        (self._folder / "grids").mkdir(exist_ok=True)
+        imsave(self._folder / "grids" / f"{self.images:010d}.png", picture, check_contrast=False)
+        self.log.add_picture(picture, self.images)
 
-
-def _resume(trainee: Trainee, checkpoints: Path) -> tuple[int, list[dict[str, Any]]]:
-    """Restore the newest checkpoint; returns the images shown so far and the log rows."""
-    found = load_newest(checkpoints)
-    if found is None:
-        return 0, []
-    for name, network in trainee.step.networks().items():
-        network.load_state_dict(_part(found.tensors, f"network/{name}/"))
-    for name, optimizer in trainee.step.optimizers().items():
-        restore_optimizer(f"optimizer/{name}", optimizer, found.tensors, found.state["optimizers"][name])
-    device = next(iter(trainee.step.networks().values())).parameters().__next__().device
-    trainee.step.load_extra_state({name: value.to(device) for name, value in _part(found.tensors, "extra/").items()})
-    for name, rng in trainee.generators.items():
-        rng.set_state(found.tensors[f"generator/{name}"])
-    return int(found.state["images"]), list(found.state["rows"])
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    def _crossed(self, every: int) -> bool:
+        return self._before // every < self.images // every

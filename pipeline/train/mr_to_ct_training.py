@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,18 @@ from torch import Tensor
 from models.mr_to_ct.discriminator import PatchDiscriminator
 from models.mr_to_ct.step import MRToCTBatch, MRToCTNetworks, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
+from pipeline.errors import InputError
 from pipeline.prepared_set import VolumeSet
 from pipeline.settings import TrainMRToCTSettings
+from pipeline.train.data_checks import check_slices, variety
 from pipeline.train.patch_sampler import PatchSampler
 from pipeline.train.pictures import tile
+from pipeline.train.trainee import ProbeImages
 from pipeline.trained_models import MR_TO_CT, TranslatorSettings, build_translator, save_model
 
 _GRID_ROWS = 6
+_COMPARED_SLICES = 128
+_PROBE_BATCH = 16
 
 
 class MRToCTTraining:
@@ -35,7 +40,7 @@ class MRToCTTraining:
     """
 
     def __init__(self, volumes: VolumeSet, settings: TrainMRToCTSettings, seed: int, device: torch.device) -> None:
-        self.batch_size = settings.batch_size
+        self.batch_size, self.smallest_batch = settings.batch_size, 1
         self._settings, self._facts = settings, volumes.facts
         rng = torch.Generator().manual_seed(seed)
         draw = torch.Generator().manual_seed(seed + 1)
@@ -43,6 +48,12 @@ class MRToCTTraining:
         self._grid_batch = PatchSampler(volumes, settings, torch.Generator().manual_seed(seed + 2), device).draw(
             _GRID_ROWS
         )
+        slices = self._sampler.central_slices(_COMPARED_SLICES)
+        check_slices(slices)
+        self.variety: Mapping[str, float] = {
+            name: variety(torch.from_numpy(stack)) for name, stack in slices.items() if len(stack) > 1
+        }
+        self._volumes, self._seed, self._device = volumes, seed, device
         self._model_settings = TranslatorSettings(
             generator=settings.generator,
             width=settings.width,
@@ -51,6 +62,7 @@ class MRToCTTraining:
             patch_px=settings.patch_px,
         )
         self.step = MRToCTStep(self._build(rng, device), _step_settings(settings), rng)
+        self._probe_mr: Tensor | None = None
         self.generators: Mapping[str, torch.Generator] = {"step": rng, "draw": draw}
         self._trained_on = {
             "mr_volumes": len(volumes.volumes("MR", ["train"])),
@@ -80,6 +92,28 @@ class MRToCTTraining:
         pseudo_ct = self.step.translate(batch.mr)
         columns = [part[:, middle].float().cpu().numpy() for part in (batch.mr, pseudo_ct, batch.ct)]
         return tile(np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), 3)
+
+    def probe_images(self, count: int) -> ProbeImages:
+        """CT patches of the training split, and of the validation split where that has both modalities."""
+        real = self._fixed_batch(count, "train").ct
+        try:
+            held_out = self._fixed_batch(count, "validation").ct
+        except InputError:  # no validation subjects, or none with what the supervision needs
+            held_out = real[:0]
+        middle = slice(self._settings.slices // 2, self._settings.slices // 2 + 1)
+        return ProbeImages(real[:, middle], torch.zeros(count, dtype=torch.long), held_out[:, middle], "_ct")
+
+    def probe_fakes(self, count: int) -> Tensor:
+        """Pseudo-CT of fixed MR patches of the training split."""
+        if self._probe_mr is None or len(self._probe_mr) != count:
+            self._probe_mr = self._fixed_batch(count, "train").mr
+        middle = self._settings.slices // 2
+        parts = [self.step.translate(part) for part in torch.split(self._probe_mr, _PROBE_BATCH)]
+        return torch.cat(parts)[:, middle : middle + 1]
+
+    def _fixed_batch(self, count: int, split: Literal["train", "validation"]) -> MRToCTBatch:
+        draw = torch.Generator().manual_seed(self._seed + 3)
+        return PatchSampler(self._volumes, self._settings, draw, self._device, split).draw(count)
 
     def save(self, folder: Path, images: int) -> dict[str, Any]:
         """Write the averaged MR-to-CT translator, and the way back where it was trained."""
@@ -112,4 +146,6 @@ def _step_settings(settings: TrainMRToCTSettings) -> MRToCTStepSettings:
         learning_rate_generator=settings.learning_rate,
         learning_rate_discriminator=settings.learning_rate,
         betas=settings.betas,
+        gradient_clip=settings.gradient_clip,
+        precision=settings.precision,
     )

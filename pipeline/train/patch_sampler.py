@@ -5,7 +5,7 @@ bounding box. Draw first, cut second; the same generator state gives the same ba
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,27 +25,33 @@ class PatchSampler:
     """Batches of patches for `models.mr_to_ct.step.MRToCTStep`.
 
     Args:
-        volumes: prepared set; only its training rows are read.
+        volumes: prepared set; only the rows of ``split`` are read.
         settings: patch, slices, supervision.
         rng: every draw comes from it.
         device: where batches go.
+        split: train or validation.
 
     Raises:
-        InputError: the training split lacks MR, CT or, for ``paired``, pairs.
+        InputError: the split lacks MR, CT or, for ``paired``, pairs.
     """
 
     def __init__(
-        self, volumes: VolumeSet, settings: TrainMRToCTSettings, rng: torch.Generator, device: torch.device
+        self,
+        volumes: VolumeSet,
+        settings: TrainMRToCTSettings,
+        rng: torch.Generator,
+        device: torch.device,
+        split: Literal["train", "validation"] = "train",
     ) -> None:
         self._set, self._settings, self._rng, self._device = volumes, settings, rng, device
         knots = volumes.facts["ct_map"]
         self._ct_map = PiecewiseLinearMap(tuple(knots["knots_hu"]), tuple(knots["knots_unit"]))
         self._ct_air = knots["knots_hu"][0]
-        mr = volumes.volumes("MR", ["train"])
+        mr = volumes.volumes("MR", [split])
         self._paired = _places(volumes, [row for row in mr if row["pair_volume"] >= 0])
         self._mr = _places(volumes, mr)
-        self._ct = _places(volumes, [row for row in volumes.volumes("CT", ["train"]) if row["own_grid"]])
-        self._check()
+        self._ct = _places(volumes, [row for row in volumes.volumes("CT", [split]) if row["own_grid"]])
+        self._check(split)
 
     def draw(self, batch_size: int) -> MRToCTBatch:
         """One batch. ``mixed`` draws a pair for every other row, as far as there are pairs."""
@@ -107,14 +113,33 @@ class PatchSampler:
                 channels[-1] *= -1
         return channels, mask
 
-    def _check(self) -> None:
+    def central_slices(self, count: int) -> dict[str, npt.NDArray[np.float32]]:
+        """Up to ``count`` slices of each modality, evenly over all, cut around the middle of the body.
+
+        Returns:
+            MR and CT → (N, P, P) in units.
+        """
+        side, found = self._settings.patch_px, {}
+        for name, places in (
+            ("MR", self._paired if self._settings.supervision == "paired" else self._mr),
+            ("CT", self._ct),
+        ):
+            chosen = [places[int(place)] for place in np.linspace(0, len(places) - 1, min(count, len(places)))]
+            slices = []
+            for row, index, frame in chosen:
+                top, left = (int(frame.low[axis] + frame.high[axis] + 1 - side) // 2 for axis in (1, 2))
+                slices.append(self._cut(row, frame, index, top, left, False)[0][self._settings.slices // 2])
+            found[name] = np.stack(slices) if slices else np.empty((0, side, side), np.float32)
+        return found
+
+    def _check(self, split: str) -> None:
         needs = {"MR volumes": len(self._mr), "CT volumes": len(self._ct)}
         if self._settings.supervision == "paired":
             needs = {"registered MR-CT pairs": len(self._paired)}
         missing = [name for name, count in needs.items() if not count]
         if missing:
             raise InputError(
-                f"Training with supervision `{self._settings.supervision}` needs data in the training split.",
+                f"Training with supervision `{self._settings.supervision}` needs data in the {split} split.",
                 found=f"no {' and no '.join(missing)}",
                 allowed="at least one of each",
                 change="Add subjects, use supervision: unpaired, or set prepare.mr_to_ct.pair_by: subject "

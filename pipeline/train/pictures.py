@@ -6,8 +6,8 @@ from skimage.util import montage
 
 
 def to_picture(units: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Units [-1, 1] to grey levels 0 to 255."""
-    return np.asarray(np.rint((np.clip(units, -1, 1) + 1) * 127.5), dtype=np.uint8)
+    """Units [-1, 1] to grey levels 0 to 255; what is not a number is black."""
+    return np.asarray(np.rint((np.clip(np.nan_to_num(units, nan=-1.0), -1, 1) + 1) * 127.5), dtype=np.uint8)
 
 
 def tile(images: npt.NDArray[np.float32], columns: int) -> npt.NDArray[np.uint8]:

@@ -35,17 +35,25 @@ class TrainingLog:
             self._counts[name] = self._counts.get(name, 0) + 1
         self._images += images
 
-    def close_interval(self, images: int) -> None:
-        """Write one row for the interval that ends at ``images``."""
+    def close_interval(self, images: int, measures: Mapping[str, float]) -> None:
+        """Write one row for the interval that ends at ``images``, with what was measured at its end."""
         row: dict[str, Any] = {"images": images}
-        for name in sorted(self._sums):
-            value = float(self._sums[name]) / self._counts[name]
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        for name, value in sorted((means | dict(measures)).items()):
             row[name] = value if math.isfinite(value) else None
             self._writer.add_scalar(name, value, images)
         speed = self._images / max(time.monotonic() - self._since, 1e-9)
         self._writer.add_scalar("images_per_s", speed, images)
         self.rows.append(row)
         self._sums, self._counts, self._images, self._since = {}, {}, 0, time.monotonic()
+
+    def mark(self, alarm: str) -> None:
+        """Name an alarm in the last row."""
+        self.rows[-1]["alarm"] = ", ".join(filter(None, (self.rows[-1].get("alarm"), alarm)))
+
+    def add_alarm(self, sentence: str, images: int) -> None:
+        """Show an alarm in TensorBoard."""
+        self._writer.add_text("alarm", sentence, images)
 
     def add_picture(self, picture: Any, images: int) -> None:
         """Show a grid (H, W) in TensorBoard."""
@@ -55,6 +63,10 @@ class TrainingLog:
         """Write every row as Parquet, and flush the events."""
         table = pl.DataFrame(self.rows, infer_schema_length=None)
         table.select("images", *sorted(set(table.columns) - {"images"})).write_parquet(path)
+        self.close()
+
+    def close(self) -> None:
+        """Flush the events."""
         self._writer.close()
 
     @property

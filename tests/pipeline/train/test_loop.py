@@ -15,11 +15,11 @@ from pipeline.train.mr_to_ct_training import MRToCTTraining
 CPU = torch.device("cpu")
 LESIONS = TrainLesionsSettings(
     images=48, batch_size=4, width=4, latent_size=8, log_every_images=8, checkpoint_every_images=8,
-    grid_every_images=16, mirror=True, r1_gamma=1.0,
+    grid_every_images=16, mirror=True, r1_gamma=1.0, alarms={"probe_images": 8},
 )  # fmt: skip
 MR_TO_CT = TrainMRToCTSettings(
     images=16, batch_size=2, width=4, discriminator_width=4, patch_px=32, slices=3, supervision="mixed", pool_size=3,
-    log_every_images=4, checkpoint_every_images=4, grid_every_images=8,
+    log_every_images=4, checkpoint_every_images=4, grid_every_images=8, alarms={"probe_images": 8},
 )  # fmt: skip
 
 
