@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from pipeline.errors import InputError
 
@@ -93,8 +92,10 @@ def binary_auc(positive: npt.NDArray[np.bool_], scores: Probabilities) -> float:
     negatives = len(positive) - positives
     if not positives or not negatives:
         return math.nan
-    rank_sum = float(rankdata(scores)[positive].sum())
-    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+    below = np.sort(scores[~positive])
+    own = scores[positive]
+    twice_won = np.searchsorted(below, own, "left").sum() + np.searchsorted(below, own, "right").sum()
+    return float(twice_won) / 2 / (positives * negatives)
 
 
 def expected_calibration_error(right: npt.NDArray[np.bool_], confidence: Probabilities, bins: int = ECE_BINS) -> float:
