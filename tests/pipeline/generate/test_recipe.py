@@ -91,7 +91,9 @@ def test_limits_read_off_a_message_are_taken_as_they_are_shown():
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(4, -1), (20, 1), (12, 0), (25, 1), (0, -1)], ids=["low", "high", "middle", "above", "below"]
+    ("value", "expected"),
+    [(4, -1), (20, 1), (12, 0), (25, 1), (0, -1)],
+    ids=["low", "high", "middle", "above", "below"],
 )
 def test_numbers_are_mapped_to_the_units_of_networks(value, expected):
     assert SIZE.encode(value) == expected
