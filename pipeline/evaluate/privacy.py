@@ -7,8 +7,9 @@ from pipeline.errors import InputError
 from pipeline.evaluate.cohorts import Cohort, Study
 from pipeline.features import Extractor, Features, FeatureScale
 from pipeline.metrics.bootstrap import Interval
+from pipeline.metrics.copy_search import nearest_copies
 from pipeline.metrics.membership import authentic, likeness, membership_auc
-from pipeline.metrics.memorization import feature_distance_ratio, nearest_copies
+from pipeline.metrics.memorization import feature_distance_ratio
 from pipeline.results import Cell, Column, ResultTable
 from pipeline.settings import EvaluateLesionsSettings
 

@@ -9,9 +9,8 @@ import polars as pl
 
 from pipeline.evaluate.cohorts import Study
 from pipeline.files import write_json
-from pipeline.metrics.memorization import Memorization, find_memorized
+from pipeline.metrics.memorization import Memorization, UncalibratedError, find_memorized
 
-SMALLEST_HELD_OUT = 20
 _FLAGGED_SCHEMA = {
     "image": pl.Int64,
     "lesion_class": pl.String,
@@ -39,12 +38,12 @@ class Gate:
 
 def check_release(study: Study, seed: int) -> Gate:
     """Search the cohort for copies of training images, calibrated on held-out real images."""
-    count, held_out = len(study.synthetic), len(study.held_out)
-    if held_out < SMALLEST_HELD_OUT:
-        reason = f"not calibrated: {held_out} held-out real images, at least {SMALLEST_HELD_OUT} are needed"
-        return Gate(True, np.zeros(count, np.bool_), reason, None)
+    count = len(study.synthetic)
     planes = [cohort.images.mean(1).numpy() for cohort in (study.train, study.held_out, study.synthetic)]
-    search = find_memorized(planes[0], planes[1], planes[2], np.random.default_rng(seed))
+    try:
+        search = find_memorized(*planes, np.random.default_rng(seed), study.held_out.subjects)
+    except UncalibratedError as error:
+        return Gate(True, np.zeros(count, np.bool_), f"not calibrated: {error.found}, {error.allowed}", None)
     flagged = int(search.flags.sum())
     reason = (
         f"{flagged} of {count} images exceed a correlation of {search.threshold:.3f} with a training image; "
@@ -71,6 +70,7 @@ def write_gate(folder: Path, gate: Gate, study: Study, train_images: npt.NDArray
         "rate": None if search is None else search.calibrated_rate,
         "allowed_flags": None if search is None else search.allowed_flags,
         "held_out": None if search is None else search.held_out,
+        "identical_held_out": None if search is None else search.identical,
     }
     write_json(folder / "gate.json", facts)
     flagged = [] if search is None else np.flatnonzero(gate.flags).tolist()

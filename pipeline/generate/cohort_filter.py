@@ -22,7 +22,8 @@ from pipeline.errors import InputError
 from pipeline.features import FeatureScale, TextureExtractor
 from pipeline.generate_settings import CohortFilterSettings
 from pipeline.intensity import from_int16
-from pipeline.metrics.memorization import copy_threshold, nearest_copies
+from pipeline.metrics.copy_search import nearest_copies
+from pipeline.metrics.memorization import copy_threshold
 from pipeline.metrics.precision_recall import distances
 from pipeline.prepared_set import ImageSet
 

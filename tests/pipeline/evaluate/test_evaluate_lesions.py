@@ -188,7 +188,7 @@ def test_fewer_than_twenty_held_out_images_cannot_calibrate_the_gate(draws, tmp_
     gate = json.loads((folder / "gate.json").read_text())
     assert gate["blocked"]
     assert gate["threshold"] is None
-    assert "12 held-out real images, at least 20" in gate["reason"]
+    assert "12 held-out images that are no training images, at least 20" in gate["reason"]
 
 
 def test_two_images_a_class_and_one_test_subject_give_blanks_and_no_crash(draws, tmp_path):

@@ -3,8 +3,8 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from pipeline.errors import InputError
+from pipeline.metrics.copy_search import nearest_copies
 from pipeline.metrics.membership import authentic, likeness, membership_auc
-from pipeline.metrics.memorization import nearest_copies
 
 RNG = np.random.default_rng(0)
 TRAIN, HELD_OUT = RNG.normal(size=(200, 5)), RNG.normal(size=(200, 5))
