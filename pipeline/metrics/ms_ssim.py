@@ -65,16 +65,22 @@ def _similarity(
 ) -> float:
     """Masked mean of L^a · C^w · S^w at one scale."""
     chosen = inside_rim(inside)
-    local = local_statistics(x, y)
     c1, c2 = (0.01 * width) ** 2, (0.03 * width) ** 2
-    mean_x, mean_y = local.mean_x[chosen], local.mean_y[chosen]
-    variance_x, variance_y = local.variance_x[chosen], local.variance_y[chosen]
-    # Rounding can leave a variance a little below 0.
-    deviations = np.sqrt(np.clip(variance_x, 0, None)) * np.sqrt(np.clip(variance_y, 0, None))
-    luminance = np.clip((2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1), 0, None)
-    contrast = np.clip((2 * deviations + c2) / (variance_x + variance_y + c2), 0, None)
-    structure = np.clip((local.covariance[chosen] + c2 / 2) / (deviations + c2 / 2), 0, None)
-    return float((luminance**luminance_weight * (contrast * structure) ** weight).mean(dtype=np.float64))
+    total = 0.0
+    for local in local_statistics(x, y):
+        kept = chosen[local.planes]
+        mean_x, mean_y = local.mean_x[kept], local.mean_y[kept]
+        variance_x, variance_y = local.variance_x[kept], local.variance_y[kept]
+        # Rounding can leave a variance a little below 0.
+        deviations = np.sqrt(np.clip(variance_x, 0, None)) * np.sqrt(np.clip(variance_y, 0, None))
+        contrast = np.clip((2 * deviations + c2) / (variance_x + variance_y + c2), 0, None)
+        structure = np.clip((local.covariance[kept] + c2 / 2) / (deviations + c2 / 2), 0, None)
+        similarity = (contrast * structure) ** weight
+        if luminance_weight:
+            luminance = np.clip((2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1), 0, None)
+            similarity *= luminance**luminance_weight
+        total += float(similarity.sum())
+    return total / int(np.count_nonzero(chosen))
 
 
 def _halve(image: FloatArray) -> FloatArray:

@@ -68,16 +68,24 @@ def masked_pair(ct: Volume, pseudo_ct: Volume, mask: Volume | None) -> tuple[Flo
         InputError: shapes differ, the mask is empty, or a value inside it is not finite.
     """
     inside = checked_mask(ct, pseudo_ct, mask)
-    reference, prediction = (np.asarray(image, dtype=np.float64)[inside] for image in (ct, pseudo_ct))
-    if np.isfinite(reference).all() and np.isfinite(prediction).all():
-        return reference, prediction
-    raise InputError(
-        "Paired metrics compare finite values.",
-        found=f"values that are not finite: {int((~np.isfinite(reference)).sum())} in the CT, "
-        f"{int((~np.isfinite(prediction)).sum())} in the pseudo-CT",
-        allowed="finite HU inside the mask",
-        change="Find out where the values come from; a pseudo-CT with NaN must not be scored.",
-    )
+    checked_values(ct, pseudo_ct, inside)
+    return np.asarray(ct)[inside].astype(np.float64), np.asarray(pseudo_ct)[inside].astype(np.float64)
+
+
+def checked_values(ct: Volume, pseudo_ct: Volume, inside: npt.NDArray[np.bool_]) -> None:
+    """Refuse images with values inside the mask that are not finite.
+
+    Raises:
+        InputError: with the number of such values.
+    """
+    broken = [int(np.count_nonzero(~np.isfinite(image) & inside)) for image in (ct, pseudo_ct)]
+    if any(broken):
+        raise InputError(
+            "Paired metrics compare finite values.",
+            found=f"values that are not finite: {broken[0]} in the CT, {broken[1]} in the pseudo-CT",
+            allowed="finite HU inside the mask",
+            change="Find out where the values come from; a pseudo-CT with NaN must not be scored.",
+        )
 
 
 def checked_mask(ct: Volume, pseudo_ct: Volume, mask: Volume | None) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 
 from pipeline.errors import InputError
-from pipeline.metrics.fid import fid, fid_infinity
+from pipeline.metrics.fid import fid, fid_infinity, trace_of_root
 
 RNG = np.random.default_rng(0)
 MIXING = RNG.normal(size=(12, 12))
@@ -30,6 +30,14 @@ def whitened(count: int, features: int, rng: np.random.Generator) -> np.ndarray:
 
 def test_equals_the_square_root_of_the_matrix() -> None:
     assert fid(REAL, SYNTHETIC).value == pytest.approx(by_sqrtm(REAL, SYNTHETIC), rel=1e-9)
+
+
+def test_the_trace_is_that_of_the_root_of_the_product_even_of_singular_covariances() -> None:
+    first, second = (np.cov(side, rowvar=False) for side in (REAL, SYNTHETIC))
+    expected = np.real(np.trace(scipy.linalg.sqrtm(first @ second)))
+    assert trace_of_root(first, second) == pytest.approx(expected, rel=1e-9)
+    assert trace_of_root(np.tril(first), np.tril(second)) == pytest.approx(expected, rel=1e-9)
+    assert trace_of_root(np.pad(first, (0, 1)), np.pad(second, (0, 1))) == pytest.approx(expected, rel=1e-9)
 
 
 def test_equals_torchmetrics_on_the_same_moments() -> None:

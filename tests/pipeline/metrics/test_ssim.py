@@ -46,11 +46,29 @@ def test_equal_images_score_one_and_noise_lowers_the_score() -> None:
     assert 1 > scores[0] > scores[1] > scores[2]
 
 
-def test_float32_of_large_images_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
-    ct, pseudo_ct = pair((20, 20, 10))
-    exact = ssim(ct, pseudo_ct, None, BOUNDS)
-    monkeypatch.setattr("pipeline.metrics.ssim.FLOAT64_VOXELS", 0)
-    assert ssim(ct, pseudo_ct, None, BOUNDS) == pytest.approx(exact, abs=1e-4)
+@pytest.mark.parametrize("slab", [1, 5 * 20 * 10, 10**9])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int16])
+def test_slabs_give_the_map_of_the_whole_whatever_their_size(
+    monkeypatch: pytest.MonkeyPatch, slab: int, dtype: type
+) -> None:
+    ct, pseudo_ct = (np.rint(image).astype(dtype) for image in pair((21, 20, 10)))
+    mask = RNG.random(ct.shape) > 0.5
+    x, y = (
+        np.where(mask, np.clip(image.astype(np.float64), BOUNDS.low, BOUNDS.high) - BOUNDS.low, 0)
+        for image in (ct, pseudo_ct)
+    )
+    _, full = structural_similarity(x, y, data_range=BOUNDS.width, win_size=7, full=True)
+    monkeypatch.setattr("pipeline.metrics.ssim.SLAB_VOXELS", slab)
+    expected = full[3:-3, 3:-3, 3:-3][mask[3:-3, 3:-3, 3:-3]].mean()
+    assert ssim(ct, pseudo_ct, mask, BOUNDS) == pytest.approx(expected, rel=1e-12)
+
+
+def test_inputs_are_left_alone() -> None:
+    ct, pseudo_ct = pair((12, 12, 12))
+    kept = ct.copy(), pseudo_ct.copy()
+    ssim(ct, pseudo_ct, None, BOUNDS)
+    assert np.array_equal(ct, kept[0])
+    assert np.array_equal(pseudo_ct, kept[1])
 
 
 def test_too_small_images_and_masks_at_the_rim_are_refused() -> None:
