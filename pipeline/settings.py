@@ -135,6 +135,9 @@ class AlarmSettings(FrozenSettings):
         "rates. A loss that is not finite ends the training where it would only be warned of.",
     )
     patience: Count = Field(4, description="Log rows one after the other that must show the trouble.")
+    grace_images: Annotated[int, Field(ge=0)] = Field(
+        4096, description="Log rows up to this many training images do not count: untrained networks look troubled."
+    )
     max_rollbacks: Count = Field(3, description="Later trouble ends the training.")
     learning_rate_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="Factor of all learning rates at each going back."
@@ -264,6 +267,13 @@ class EvaluateLesionsSettings(FrozenSettings):
     classifier: Literal["small_cnn", "densenet121", "resnet18"] = Field(
         "small_cnn", description="Network that judges use; the latter two are MONAI's, untrained, for 64 px and more."
     )
+    discriminator_arm: Literal["frozen", "fine_tuned", "off"] = Field(
+        "frozen", description="Classifier on the GAN's discriminator, trained on real images: its head, or all of it."
+    )
+    subgroups: tuple[Literal["modality", "body_part", "sequence", "source", "lesion_size"], ...] = Field(
+        ("modality", "body_part", "sequence", "lesion_size"),
+        description="What the catalog tells test images apart by: each of its values is scored on its own.",
+    )
     decision_thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.5,), description="Probabilities from which a class is called, for sensitivity and specificity by class."
     )
@@ -329,6 +339,19 @@ class ExportSettings(FrozenSettings):
     )
 
 
+class ShareSettings(FrozenSettings):
+    """A trained model to give away."""
+
+    format: Literal["bundle", "torch_export", "onnx"] = Field(
+        "bundle", description="What runs without scanloom: a MONAI Bundle, a torch.export program, or ONNX."
+    )
+    license: str = Field(
+        "not stated",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 .,:/()+-]{0,79}$",
+        description="License of the weights, e.g. CC-BY-NC-4.0; printed on the model card.",
+    )
+
+
 class ReportSettings(FrozenSettings):
     """The HTML report."""
 
@@ -339,7 +362,7 @@ class ReportSettings(FrozenSettings):
         3, description="Pseudo-CT cases shown, spread from the lowest error to the highest; 1 shows the median."
     )
     viewer_megabytes: Annotated[int, Field(ge=0)] = Field(
-        24, description="Room for the voxels of the slice viewers in the page; 0 leaves them out."
+        30, description="Room for the voxels of the slice viewers in the page; 0 leaves them out."
     )
 
 
@@ -356,4 +379,5 @@ class RunSettings(FrozenSettings):
     generate: GenerateSettings = GenerateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     export: ExportSettings = ExportSettings()
+    share: ShareSettings = ShareSettings()
     report: ReportSettings = ReportSettings()

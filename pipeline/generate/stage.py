@@ -61,7 +61,7 @@ class TranslationSettings(BaseModel, frozen=True):
 def synthesize_lesions(
     workspace: Workspace,
     settings: RunSettings,
-    prepared: StageRecord,
+    prepared: StageRecord | None,
     trained: StageRecord,
     *,
     others: Sequence[StageRecord] = (),
@@ -72,7 +72,7 @@ def synthesize_lesions(
     Args:
         workspace: where the output goes.
         settings: ``generate.lesions``.
-        prepared: the set that the models were trained on.
+        prepared: the set that the models were trained on; None for a model from elsewhere, without a filter.
         trained: the run's own training.
         others: further trainings of an ensemble, in the order of ``generate.lesions.ensemble``.
         progress: counted in images.
@@ -85,14 +85,21 @@ def synthesize_lesions(
     )
     known = lesion_generator_settings(trained.path(workspace.root) / "model")
     resolve_recipe(seeded.lesions, known.classes, known.attributes)  # before anything is written
-    records = {"prepared": prepared, "trained": trained}
+    if prepared is None and seeded.lesions.filter.active:
+        raise InputError(
+            "The filter of a cohort is calibrated on real images.",
+            found="a model from elsewhere, and no prepared set",
+            allowed="scans of the same classes in the workspace, or no filter",
+            change="Ingest your own scans first, or switch off generate.lesions.filter.",
+        )
+    records = ({} if prepared is None else {"prepared": prepared}) | {"trained": trained}
     records |= {f"trained_{number}": record for number, record in enumerate(others, 1)}
 
     def body(context: StageContext) -> dict[str, JsonValue]:
         folders = [context.inputs[name] / "model" for name in records if name != "prepared"]
         members = [Member(folder, model_hash(folder)) for folder in folders]
         device = torch.device(seeded.device)
-        real = read_image_set(context.inputs["prepared"])
+        real = None if prepared is None else read_image_set(context.inputs["prepared"])
         facts = make_cohort(members, seeded.lesions, seeded.seed, device, context.folder, context.progress, real)
         return facts | {"model_sha256": members[0].sha256}
 

@@ -1,0 +1,241 @@
+"""What runs in the parsing process for models from elsewhere: read and check a model folder, evaluating nothing.
+
+Only safetensors and JSON are opened. Every file is checked against ``manifest.json`` where the folder came whole, the
+header of the weights is read here before the library sees it, and names and shapes must be those of the network that
+the settings describe. Reasons never quote what a file holds.
+"""
+
+import json
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from pipeline.errors import QuarantineError, ScanloomError
+from pipeline.files import sha256_file
+from pipeline.settings import CLASS_NAME, Track
+from pipeline.trained_models import (
+    CARD_FILE,
+    DISCRIMINATOR,
+    LESION_GENERATOR,
+    MR_TO_CT,
+    SETTINGS_FILE,
+    LesionGeneratorSettings,
+    TranslatorSettings,
+    build_lesion_generator,
+    build_translator,
+    load_backbone,
+)
+
+MANIFEST_FILE, MODEL_FOLDER, INPUTS_FILE = "manifest.json", "model", "inputs.json"
+CT_TO_MR = "ct_to_mr"
+_JSON_LIMIT_BYTES = 1 << 20
+_HEADER_LIMIT_BYTES = 4 << 20
+_LARGEST = {"size_px": 128, "channels": 4, "latent_size": 4096, "width": 1024, "slices": 5, "patch_px": 1024}
+"""Largest numbers that settings may name: a network is built from them."""
+
+_MOST_CLASSES = 256
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8}
+_NETWORKS: dict[Track, tuple[str, str]] = {
+    "lesions": (LESION_GENERATOR, DISCRIMINATOR),
+    "mr_to_ct": (MR_TO_CT, CT_TO_MR),
+}
+"""The network that a model must have, and the one that it may have."""
+
+_COPY = "Ask for it again, and copy it whole."
+
+
+@dataclass(frozen=True)
+class IncomingModel:
+    """A model folder that was found sound.
+
+    Attributes:
+        track: lesions or mr_to_ct.
+        files: name → SHA-256 of what is to be taken over.
+        settings: content of ``settings.json``.
+        inputs: content of ``inputs.json``, empty where there is none.
+    """
+
+    track: Track
+    files: dict[str, str]
+    settings: dict[str, Any]
+    inputs: dict[str, Any]
+
+
+def read_shared_model(folder: Path) -> IncomingModel:
+    """Check a shared model.
+
+    Args:
+        folder: what `scanloom export-model` wrote, or the ``model`` folder of a training.
+
+    Raises:
+        QuarantineError: NO_MODEL, NOT_PLAIN_FILE, UNEXPECTED_FILE, CHANGED, BAD_JSON, BAD_SETTINGS, BAD_HEADER,
+            OTHER_NETWORK, NON_FINITE.
+    """
+    whole = (folder / MANIFEST_FILE).is_file()
+    model = folder / MODEL_FOLDER if whole else folder
+    files = _plain_files(model)
+    settings = _read_object(model / SETTINGS_FILE)
+    _read_object(model / CARD_FILE)
+    track: Track = "lesions" if "family" in settings else "mr_to_ct"
+    needed, optional = _NETWORKS[track]
+    odd = set(files) - {SETTINGS_FILE, CARD_FILE, f"{needed}.safetensors", f"{optional}.safetensors"}
+    if odd or f"{needed}.safetensors" not in files:
+        found = f"{len(odd)} files of other names; weights of the needed network: {f'{needed}.safetensors' in files}"
+        advice = f"A model is {SETTINGS_FILE}, {CARD_FILE} and .safetensors; pickles (.pt, .pth, .pkl) are never read."
+        raise QuarantineError("UNEXPECTED_FILE", found, advice)
+    digests = {name: sha256_file(path) for name, path in files.items()}
+    inputs: dict[str, Any] = {}
+    if whole:
+        inputs = _read_object(folder / INPUTS_FILE)
+        _check_manifest(folder, digests)
+    for name, path in files.items():
+        if name.endswith(".safetensors"):
+            _check_header(path)
+    _check_networks(track, model, settings, files)
+    return IncomingModel(track, digests, settings, inputs)
+
+
+def _plain_files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir() or not (folder / SETTINGS_FILE).exists():
+        advice = f"Give the folder that `scanloom export-model` wrote, with {MANIFEST_FILE} and {MODEL_FOLDER}/."
+        raise QuarantineError("NO_MODEL", f"no folder with {SETTINGS_FILE}", advice)
+    entries = sorted(folder.iterdir())
+    if any(entry.is_symlink() or not entry.is_file() for entry in entries):
+        raise QuarantineError("NOT_PLAIN_FILE", "links, folders or devices beside the weights", "Copy plain files.")
+    return {entry.name: entry for entry in entries}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of a bounded size."""
+    try:
+        if path.is_symlink() or path.stat().st_size > _JSON_LIMIT_BYTES:
+            found = f"{path.name} is a link, or of more than {_JSON_LIMIT_BYTES} bytes"
+            raise QuarantineError("BAD_JSON", found, _COPY)
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise QuarantineError("BAD_JSON", f"{path.name}: {type(error).__name__}", _COPY) from None
+    if not isinstance(content, dict):
+        raise QuarantineError("BAD_JSON", f"{path.name} holds no object", _COPY)
+    return content
+
+
+def _check_manifest(folder: Path, digests: dict[str, str]) -> None:
+    told = _read_object(folder / MANIFEST_FILE)
+    own = {f"{MODEL_FOLDER}/{name}": digest for name, digest in digests.items()}
+    own[INPUTS_FILE] = sha256_file(folder / INPUTS_FILE)
+    changed = [name for name, digest in own.items() if told.get(name) != digest]
+    missing = [name for name in told if name.startswith(f"{MODEL_FOLDER}/") and name not in own]
+    if changed or missing:
+        found = f"{len(changed)} files differ from {MANIFEST_FILE}, {len(missing)} are missing"
+        raise QuarantineError("CHANGED", found, _COPY)
+
+
+def _check_header(path: Path) -> None:
+    """The length of the header, types, and that tensors fill the file without gap or overlap.
+
+    Form after the safetensors format description: 8 bytes of length, JSON, tensors.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= min(_HEADER_LIMIT_BYTES, size - 8):
+            found = f"a file of {size} bytes that says its header has {length}"
+            raise QuarantineError("BAD_HEADER", found, "Only safetensors are read; pickles never are.")
+        header = stream.read(length)
+    try:
+        tensors = json.loads(header)
+        spans = sorted(_span(entry) for name, entry in tensors.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        found = f"a header that is not of the format ({type(error).__name__})"
+        raise QuarantineError("BAD_HEADER", found, _COPY) from None
+    ends = [0, *(end for _, end in spans)]
+    if [begin for begin, _ in spans] != ends[:-1] or ends[-1] != size - 8 - length:
+        found = f"{len(spans)} tensors that do not fill the {size} bytes of the file"
+        raise QuarantineError("BAD_HEADER", found, _COPY)
+
+
+def _span(entry: dict[str, Any]) -> tuple[int, int]:
+    begin, end = entry["data_offsets"]
+    count = 1
+    for side in entry["shape"]:
+        if type(side) is not int or side < 0:
+            raise ValueError
+        count *= side
+    if type(begin) is not int or type(end) is not int or begin < 0 or end - begin != count * _BYTES[entry["dtype"]]:
+        raise ValueError
+    return begin, end
+
+
+def _check_networks(track: Track, model: Path, settings: dict[str, Any], files: dict[str, Path]) -> None:
+    """Build every network that the settings describe and load its weights."""
+    own: LesionGeneratorSettings | TranslatorSettings
+    rng = torch.Generator()
+    build: Callable[[], torch.nn.Module]
+    needed, optional = _NETWORKS[track]
+    try:
+        _check_sizes(settings)
+        if track == "lesions":
+            own = LesionGeneratorSettings.model_validate(settings)
+            build = _lesion_builder(own, rng)
+        else:
+            own = TranslatorSettings.model_validate(settings)
+            build = _translator_builder(own, rng)
+        network = build()
+    except (ValidationError, ValueError, TypeError, ScanloomError) as error:
+        found = f"settings that describe no known network ({type(error).__name__})"
+        advice = "It may come from a newer scanloom: update, or ask for a model of your version."
+        raise QuarantineError("BAD_SETTINGS", found, advice) from None
+    _fit(files[f"{needed}.safetensors"], network)
+    if f"{optional}.safetensors" in files and track == "mr_to_ct":
+        _fit(files[f"{optional}.safetensors"], build())
+    elif f"{optional}.safetensors" in files and settings["family"] == "dcgan":
+        try:
+            judge = load_backbone(model)
+        except (ScanloomError, ValueError):
+            found = "a discriminator that does not fit the settings"
+            raise QuarantineError("OTHER_NETWORK", found, "Ask for a model that was exported whole.") from None
+        _check_finite(judge.state_dict())
+
+
+def _lesion_builder(settings: LesionGeneratorSettings, rng: torch.Generator) -> Callable[[], torch.nn.Module]:
+    names = [*settings.classes]
+    if not 1 <= len(names) <= _MOST_CLASSES or not all(re.fullmatch(CLASS_NAME, name) for name in names):
+        raise ValueError
+    return lambda: build_lesion_generator(settings, rng)
+
+
+def _translator_builder(settings: TranslatorSettings, rng: torch.Generator) -> Callable[[], torch.nn.Module]:
+    return lambda: build_translator(settings, rng)
+
+
+def _check_sizes(settings: dict[str, Any]) -> None:
+    for name, largest in _LARGEST.items():
+        value = settings.get(name, 1)
+        if type(value) is not int or not 1 <= value <= largest:
+            raise ValueError
+
+
+def _fit(path: Path, network: torch.nn.Module) -> None:
+    """Names and shapes of a file against a network, and that every number is finite."""
+    tensors = load_file(path)
+    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    odd = sum(own.get(name) != given.get(name) for name in own.keys() | given.keys())
+    if odd:
+        found = f"{odd} of {len(own)} tensors are of another name or shape than the settings say"
+        raise QuarantineError("OTHER_NETWORK", found, "Use settings and weights of one model.")
+    _check_finite(tensors)
+
+
+def _check_finite(tensors: dict[str, torch.Tensor]) -> None:
+    bad = sum(not bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point())
+    if bad:
+        raise QuarantineError("NON_FINITE", f"{bad} tensors with NaN or infinite weights", "Train it again.")
