@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.errors import QuarantineError
+from pipeline.safe_parse.arenas import lent
 from pipeline.scan_io.dicom.header import DicomHeader
 from pipeline.scan_io.dicom.read_header import read_header
 from pipeline.scan_io.dicom.read_volume import read_volume
@@ -30,4 +31,4 @@ def _header(path: Path) -> DicomHeader | QuarantineError:
 
 def read_planned_volume(plan: VolumePlan) -> Scan:
     """One DICOM volume; see `read_volume`."""
-    return read_volume(plan)
+    return read_volume(plan, lent().empty)

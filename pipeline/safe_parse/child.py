@@ -12,8 +12,9 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from pipeline.errors import QuarantineError
+from pipeline.safe_parse import arenas
 from pipeline.safe_parse.refusals import out_of_memory, unreadable
-from pipeline.safe_parse.wire import COUNT, Part, pack
+from pipeline.safe_parse.wire import PART, Part, pack
 
 _MIB = 1 << 20
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -48,7 +49,9 @@ _FORBIDDEN = frozenset(
 """Audited operations that no parser needs (PEP 578)."""
 
 
-def serve(pipe: socket.socket, parse: Callable[[Any], Any], memory_mb: int, timeout_s: float) -> None:
+def serve(
+    pipe: socket.socket, parse: Callable[[Any], Any], memory_mb: int, timeout_s: float, shared: arenas.Descriptors
+) -> None:
     """The life of the parsing process.
 
     Args:
@@ -56,14 +59,18 @@ def serve(pipe: socket.socket, parse: Callable[[Any], Any], memory_mb: int, time
         parse: the parser.
         memory_mb: address space in MiB.
         timeout_s: seconds a task, of the clock; twice as many of the processor, for parsers have threads.
+        shared: memory for results.
     """
+    lent = arenas.take(shared.numbers)
     _limit(memory_mb)
     pipe.setblocking(True)
     while True:
-        content = _received(pipe)
-        if content is None:
+        received = _received(pipe)
+        if received is None:
             return
-        _send(pipe, _answered(parse, content, timeout_s))
+        number, content = received
+        lent.begin(number)
+        _send(pipe, _answered(parse, content, timeout_s, lent))
 
 
 def _limit(memory_mb: int) -> None:
@@ -90,10 +97,14 @@ def _writes(path: Any, _mode: Any, flags: Any) -> bool:
     return isinstance(flags, int) and bool(flags & _WRITING) and path != os.devnull
 
 
-def _received(pipe: socket.socket) -> bytearray | None:
-    """One pickled task, or None where the parent has gone."""
-    head = _exactly(pipe, COUNT.size)
-    return None if head is None else _exactly(pipe, COUNT.unpack(head)[0])
+def _received(pipe: socket.socket) -> tuple[int, bytearray] | None:
+    """Shared memory for the result, and one pickled task; None where the parent has gone."""
+    head = _exactly(pipe, PART.size)
+    if head is None:
+        return None
+    size, number = PART.unpack(head)
+    content = _exactly(pipe, size)
+    return None if content is None else (number, content)
 
 
 def _exactly(pipe: socket.socket, size: int) -> bytearray | None:
@@ -110,13 +121,14 @@ def _exactly(pipe: socket.socket, size: int) -> bytearray | None:
     return content
 
 
-def _answered(parse: Callable[[Any], Any], content: bytearray, timeout_s: float) -> list[Part]:
+def _answered(parse: Callable[[Any], Any], content: bytearray, timeout_s: float, lent: arenas.LentArenas) -> list[Part]:
     """The answer to a task, ready to send; by its timers the process ends itself even where its parent is busy."""
     processor_s = math.ceil(time.process_time() + 2 * timeout_s) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (processor_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
-        return pack(_attempt(parse, ForkingPickler.loads(content)))  # from the parent, as multiprocessing does
+        task = ForkingPickler.loads(content)  # from the parent, as multiprocessing does
+        return pack(_attempt(parse, task), lent.place_of)
     except MemoryError:  # too large to pickle within the limit
         return pack((None, out_of_memory()))
     except Exception as error:  # a result that cannot be pickled

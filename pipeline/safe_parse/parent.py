@@ -20,7 +20,8 @@ import numpy as np
 
 from pipeline.errors import QuarantineError
 from pipeline.safe_parse import child, refusals
-from pipeline.safe_parse.wire import COUNT, MAXIMUM_PARTS, Part, unpack
+from pipeline.safe_parse.arenas import NONE, Arenas
+from pipeline.safe_parse.wire import COUNT, MAXIMUM_PARTS, PART, Part, unpack
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -114,12 +115,14 @@ class _Child:
         self._pipe, theirs = socket.socketpair()
         for end in (self._pipe, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIPE_BYTES)
-        self._process = context.Process(
-            target=child.serve, args=(theirs, parse, limits.memory_mb, limits.timeout_s), daemon=True
-        )
+        self._arenas = Arenas()
+        self._lent: deque[int] = deque()
+        arguments = (theirs, parse, limits.memory_mb, limits.timeout_s, self._arenas.descriptors)
+        self._process = context.Process(target=child.serve, args=arguments, daemon=True)
         with _HIDING, _without_main(), _one_thread():
             self._process.start()
         theirs.close()
+        self._arenas.descriptors.close()
         self._pipe.setblocking(False)
         self._outgoing: deque[memoryview] = deque()
         self._poll = select.poll()
@@ -128,7 +131,8 @@ class _Child:
     def give(self, task: Any) -> None:
         """Queue a task; it is sent while the next answer is waited for."""
         content = pickle.dumps(task, protocol=5)
-        self._outgoing += [memoryview(COUNT.pack(len(content))), memoryview(content)]
+        self._lent.append(self._arenas.lend())
+        self._outgoing += [memoryview(PART.pack(len(content), self._lent[-1])), memoryview(content)]
         self._push()
 
     def answer(self) -> tuple[Any, QuarantineError | None]:
@@ -142,10 +146,13 @@ class _Child:
         deadline = time.monotonic() + self._limits.timeout_s + _GRACE_S
         if not 1 <= count <= MAXIMUM_PARTS:
             raise _GoneError(refusals.untrusted())
-        sizes = [self._integer(deadline) for _ in range(count)]
-        if sum(sizes) > self._limits.memory_mb * _MIB:
+        heads = list(PART.iter_unpack(self._part(count * PART.size, deadline)))
+        if sum(size for size, _ in heads) > self._limits.memory_mb * _MIB:
             raise _GoneError(refusals.untrusted())
-        parts: list[Part] = [self._part(size, deadline) for size in sizes]
+        parts: list[Part] = [
+            self._part(size, deadline) if place == NONE else self._shared(place, size) for size, place in heads
+        ]
+        self._arenas.settle(self._lent.popleft())
         try:
             result, refusal = unpack(parts)
         except Exception:  # malformed pickles raise anything
@@ -184,6 +191,13 @@ class _Child:
                 raise _GoneError(self._death())
             held = held[count:]
         return part
+
+    def _shared(self, place: int, size: int) -> memoryview:
+        """Bytes that the child has put into the area lent for this task."""
+        try:
+            return self._arenas.part(self._lent[0], place, size)
+        except ValueError:
+            raise _GoneError(refusals.untrusted()) from None
 
     def _wait(self, deadline: float) -> None:
         """Send what is queued, until the child answers."""

@@ -1,14 +1,15 @@
 """Messages between the two processes: a pickle (protocol 5), and its arrays' bytes behind it, never copied into it.
 
-A message is the number of its parts, their sizes, and the parts; all integers of 8 bytes, little-endian. What the
-parsing process sends is not trusted: `unpack` builds only types that results are made of.
+A message is the number of its parts, the size and place of each, and the parts that lie in no area of shared memory
+(`arenas`); all integers of 8 bytes, little-endian. What the parsing process sends is not trusted: `unpack` builds only
+types that results are made of.
 """
 
 import io
 import pickle
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from enum import Enum
 from importlib import import_module
@@ -17,10 +18,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import QuarantineError
+from pipeline.safe_parse.arenas import NONE
 
 Part = bytes | memoryview
 
 COUNT = struct.Struct("<Q")
+PART = struct.Struct("<QQ")
+"""Bytes of a part, and its place in shared memory or `NONE`."""
+
 MAXIMUM_PARTS = 1 << 16
 
 _PLAIN_TYPES = frozenset(
@@ -45,8 +50,12 @@ _ARRAYS = frozenset({"_frombuffer", "_reconstruct", "dtype", "ndarray", "scalar"
 _OURS = "pipeline."
 
 
-def pack(message: Any) -> list[Part]:
-    """A message as parts to send, in order, with its lengths first.
+def pack(message: Any, place_of: Callable[[memoryview], int] = lambda content: NONE) -> list[Part]:
+    """A message as parts to send, in order, with their sizes and places first.
+
+    Args:
+        message: result and refusal.
+        place_of: where bytes lie in the shared memory of this task, or `NONE`.
 
     Raises:
         pickle.PicklingError, TypeError, AttributeError: it holds what cannot be pickled.
@@ -54,9 +63,12 @@ def pack(message: Any) -> list[Part]:
     """
     buffers: list[pickle.PickleBuffer] = []
     content = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
-    parts: list[Part] = [content, *(buffer.raw() for buffer in buffers)]
-    sizes = b"".join(COUNT.pack(len(part)) for part in parts)
-    return [COUNT.pack(len(parts)) + sizes, *parts]
+    arrays = [buffer.raw() for buffer in buffers]
+    places = [NONE, *map(place_of, arrays)]
+    parts: list[Part] = [content, *arrays]
+    heads = [PART.pack(len(part), place) for part, place in zip(parts, places, strict=True)]
+    sent = [part for part, place in zip(parts, places, strict=True) if place == NONE]
+    return [COUNT.pack(len(parts)) + b"".join(heads), *sent]
 
 
 def unpack(parts: Sequence[Part]) -> Any:

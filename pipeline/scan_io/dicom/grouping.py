@@ -7,7 +7,7 @@ a label, e.g. "echo 2" or "b 1000; time 3", made of numbers and defined terms.
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import QuarantineError
@@ -143,7 +143,7 @@ def _plan(files: Files, entries: Sequence[Entry], label: str | None, policy: Dic
     places = {number: place for place, number in enumerate(numbers)}
     return VolumePlan(
         paths=tuple(files[number][0] for number in numbers),
-        headers=tuple(replace(files[number][1], frames=()) for number in numbers),
+        headers=tuple(files[number][1]._replace(frames=()) for number in numbers),
         frames=tuple(PlannedFrame(places[entry.file], entry.frame) for entry in entries if not entry.lost),
         label=label,
         gantry_tilt=policy.gantry_tilt,

@@ -1,7 +1,9 @@
-"""What the reader keeps of one DICOM file: plain values, so that it crosses processes and can be stored."""
+"""What the reader keeps of one DICOM file: plain values, so that it crosses processes and can be stored.
 
-from dataclasses import dataclass, field
-from typing import Literal
+Named tuples, for an archive has a hundred thousand of them.
+"""
+
+from typing import Literal, NamedTuple
 
 from pipeline.errors import QuarantineError
 from pipeline.scan_io.scan import ScanFacts
@@ -10,8 +12,7 @@ Kind = Literal["image", "segmentation", "structure_set", "other"]
 Vector = tuple[float, float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class PixelFormat:
+class PixelFormat(NamedTuple):
     """How pixels are stored (PS3.3 C.7.6.3).
 
     Attributes:
@@ -32,8 +33,7 @@ class PixelFormat:
     padding: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FrameHeader:
+class FrameHeader(NamedTuple):
     """One 2-D image with its place: the whole of a classic file, a frame of an enhanced one, a tile of a mosaic.
 
     Attributes:
@@ -72,8 +72,7 @@ class FrameHeader:
     acquisition_time: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DicomHeader:
+class DicomHeader(NamedTuple):
     """One file.
 
     Attributes:
@@ -111,7 +110,7 @@ class DicomHeader:
     lossy: bool = False
     refusal: tuple[str, str, str] | None = None
     damaged: bool = False
-    frames: tuple[FrameHeader, ...] = field(default=())
+    frames: tuple[FrameHeader, ...] = ()
 
     @property
     def error(self) -> QuarantineError | None:

@@ -8,7 +8,6 @@ SpacingBetweenSlices apart (as in the documentation of SPM, nibabel and dcm2niix
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -56,7 +55,7 @@ def tiles(sheet: FrameHeader, rows: int, columns: int, attributes: Attributes) -
     exact = np.cross(along_row, along_column) * math.copysign(distance, np.cross(along_row, along_column) @ normal)
     places = (first + number * exact for number in range(count))
     return across, tuple(
-        replace(sheet, tile=number, position=(float(x), float(y), float(z))) for number, (x, y, z) in enumerate(places)
+        sheet._replace(tile=number, position=(float(x), float(y), float(z))) for number, (x, y, z) in enumerate(places)
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.scan_io.dicom import plain
 from pipeline.scan_io.dicom.attributes import Attributes
 from pipeline.scan_io.dicom.plain_attributes import PlainAttributes
+from pipeline.scan_io.dicom.plain_layouts import Raw
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class OpenedFile:
         pixel_offset: where native little-endian pixels of 8 or 16 bits begin in the file, in bytes; None otherwise.
         pixel_length: bytes that the file claims for them, maybe more than it holds.
         size: bytes of the file.
+        plain: what the quick walk found, by tag; None where pydicom parsed it.
     """
 
     attributes: Attributes
@@ -25,6 +27,7 @@ class OpenedFile:
     pixel_offset: int | None
     pixel_length: int | None
     size: int
+    plain: dict[int, Raw] | None = None
 
 
 def open_file(path: Path) -> OpenedFile:
@@ -38,7 +41,8 @@ def open_file(path: Path) -> OpenedFile:
     except plain.NotPlain:
         return _parsed(path)
     attributes = PlainAttributes(found.values, lambda: _parsed(path).attributes)
-    return of_plain_pixels(attributes, found.transfer_syntax_uid, found.pixel_offset, found.pixel_length, found.size)
+    syntax, offset, length = found.transfer_syntax_uid, found.pixel_offset, found.pixel_length
+    return of_plain_pixels(attributes, syntax, offset, length, found.size, found.values)
 
 
 def _parsed(path: Path) -> OpenedFile:
@@ -49,9 +53,14 @@ def _parsed(path: Path) -> OpenedFile:
 
 
 def of_plain_pixels(
-    attributes: Attributes, syntax: str, offset: int | None, length: int | None, size: int
+    attributes: Attributes,
+    syntax: str,
+    offset: int | None,
+    length: int | None,
+    size: int,
+    walked: dict[int, Raw] | None = None,
 ) -> OpenedFile:
     """A file whose pixels lie in it as they are, if their bits make whole bytes."""
     if attributes.whole("BitsAllocated") not in (8, 16):
         offset = length = None
-    return OpenedFile(attributes, syntax, offset, length, size)
+    return OpenedFile(attributes, syntax, offset, length, size, walked)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pipeline.scan_io.dicom.part10 import DEFLATED, IMPLICIT_LITTLE_ENDIAN, LONG_LENGTHS, PIXEL_DATA, UNDEFINED
 from pipeline.scan_io.dicom.plain_keys import CHARACTER_SETS, PRIVATE, TAGS
+from pipeline.scan_io.dicom.plain_layouts import Layouts, Raw
 from pipeline.scan_io.dicom.transfer_syntaxes import BIG_ENDIAN, DECODED, PLAIN
 
 _OTHERWISE_ENCODED = frozenset({DEFLATED, BIG_ENDIAN})
@@ -45,12 +46,12 @@ def _standard_vrs() -> dict[int, bytes]:
     return {tag: str(entry[0]).encode() for tag, entry in DicomDictionary.items()}
 
 
+_SYNTAX = 0x00020010
+_LAYOUTS = Layouts(_WANTED | {_SYNTAX}, frozenset({_SYNTAX, TAGS["SpecificCharacterSet"]}))
+
+
 class NotPlain(Exception):  # noqa: N818  # no error: the file goes to pydicom
     """The walk cannot be certain of this file."""
-
-
-Raw = tuple[bytes, bytes]
-"""VR and bytes of one value; of a sequence only that it is there."""
 
 
 class PlainFile(NamedTuple):
@@ -102,6 +103,10 @@ class _Walk:
 
     def file(self) -> PlainFile:
         """Everything that is wanted, up to the pixels."""
+        known = _LAYOUTS.read(self._content)
+        if known is not None and known.offset + known.length <= self._size:
+            syntax = known.values.pop(_SYNTAX)[1].rstrip(b"\0 ").decode("latin-1")
+            return PlainFile(known.values, syntax, known.offset, known.length, self._size)
         syntax, place = self._meta()
         if syntax not in DECODED or syntax in _OTHERWISE_ENCODED:
             raise NotPlain
@@ -113,6 +118,8 @@ class _Walk:
             return PlainFile(self._values, syntax, None, None, self._size)
         if syntax not in PLAIN or start + length > self._size:
             raise NotPlain
+        if syntax != IMPLICIT_LITTLE_ENDIAN:
+            _LAYOUTS.learn(self._content)
         return PlainFile(self._values, syntax, start, length, self._size)
 
     def _meta(self) -> tuple[str, int]:

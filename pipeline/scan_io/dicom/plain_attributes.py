@@ -15,8 +15,9 @@ from pipeline.scan_io.dicom.attributes import (
     as_whole,
     by_representation,
 )
-from pipeline.scan_io.dicom.plain import NotPlain, Raw
+from pipeline.scan_io.dicom.plain import NotPlain
 from pipeline.scan_io.dicom.plain_keys import PRIVATE, TAGS
+from pipeline.scan_io.dicom.plain_layouts import Raw
 
 _DECIMAL = re.compile(r" *[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[Ee][+-]?[0-9]{1,3})? *")
 _INTEGER = re.compile(r" *[+-]?[0-9]{1,9} *")

@@ -11,11 +11,14 @@ from pipeline.scan_io.dicom.attributes import Attributes
 from pipeline.scan_io.dicom.exclusions import ENHANCED_CLASSES, Refused, exclusion, is_derived, kind_of
 from pipeline.scan_io.dicom.guard import check_pixel_claims
 from pipeline.scan_io.dicom.header import DicomHeader, FrameHeader, Kind, PixelFormat
+from pipeline.scan_io.dicom.likeness import KnownHeaders, likeness
 from pipeline.scan_io.dicom.mosaic import is_mosaic, tiles
 from pipeline.scan_io.dicom.open_file import OpenedFile, open_file
 from pipeline.scan_io.dicom.series_facts import series_facts
 from pipeline.scan_io.dicom.transfer_syntaxes import LOSSY, PLAIN, undecodable
 from pipeline.scan_io.dicom.vendor_elements import b_value, part
+
+_KNOWN = KnownHeaders()
 
 
 class _Place(NamedTuple):
@@ -33,6 +36,16 @@ def read_header(path: Path) -> DicomHeader:
         QuarantineError: the file cannot be read: NOT_DICOM, TRUNCATED, TOO_DEEP, EXPANSION_LIMIT, BAD_VALUE ...
     """
     opened = open_file(path)
+    shared = likeness(opened)
+    header = None if shared is None else _KNOWN.like(shared, opened)
+    if header is None:
+        header = _read(opened)
+        if shared is not None:
+            _KNOWN.keep(shared, header)
+    return header
+
+
+def _read(opened: OpenedFile) -> DicomHeader:
     attributes = opened.attributes
     sop_class = attributes.text("SOPClassUID") or ""
     kind = kind_of(sop_class)

@@ -1,5 +1,6 @@
 """The pixels of one planned volume; runs in the parsing process."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import QuarantineError
 from pipeline.geometry import Geometry
+from pipeline.scan_io.dicom.direct import read_direct
 from pipeline.scan_io.dicom.modality import modality_values
 from pipeline.scan_io.dicom.pixels import FrameSource, Pixels
 from pipeline.scan_io.dicom.stacking import Stack, stack
@@ -15,6 +17,9 @@ from pipeline.scan_io.dicom.volume_plan import PlannedFrame, VolumePlan
 from pipeline.scan_io.scan import HU_MINIMUM, Scan, ScanFacts
 
 _INT16 = np.iinfo(np.int16)
+
+Empty = Callable[[tuple[int, ...], type[np.int16]], NDArray[np.int16]]
+"""Makes an array of a shape and type, as `numpy.empty` does."""
 
 
 class DamagedFileError(QuarantineError):
@@ -27,8 +32,12 @@ class DamagedFileError(QuarantineError):
     file: int = -1
 
 
-def read_volume(plan: VolumePlan) -> Scan:
+def read_volume(plan: VolumePlan, empty: Empty = np.empty) -> Scan:
     """Read the images of a plan into a volume.
+
+    Args:
+        plan: what belongs to the volume.
+        empty: makes the array that the volume is read into.
 
     Returns:
         Voxels (column, row, slice), the first axis contiguous, slices by growing position along the normal. CT: HU,
@@ -51,10 +60,15 @@ def read_volume(plan: VolumePlan) -> Scan:
     source = FrameSource()
     volume: _Voxels | None = None
     for number, copies in enumerate(grid.slices):
+        planned = plan.frames[copies[0]]
+        if volume is not None and len(copies) == 1 and grid.shear is None and volume.array.dtype == np.int16:
+            path, header = plan.paths[planned.file], plan.headers[planned.file]
+            if read_direct(path, header, planned.frame, modality, volume.array[number]):
+                continue
         values = _slice(plan, [plan.frames[index] for index in copies], source, modality)
         if grid.shear is not None:
             values = np.rint(grid.shear.moved(values, number, HU_MINIMUM)).astype(np.int16)
-        volume = volume or _Voxels((len(grid.slices), *values.shape))
+        volume = volume or _Voxels((len(grid.slices), *values.shape), empty)
         volume.put(number, values)
     assert volume is not None  # noqa: S101  # a plan has frames
     voxels = volume.array.transpose(2, 1, 0)
@@ -94,8 +108,8 @@ def _stored(plan: VolumePlan, planned: PlannedFrame, source: FrameSource) -> tup
 class _Voxels:
     """A volume (slices, rows, columns) that is int16 until a value comes that int16 cannot hold, then float32."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.array: NDArray[Any] = np.empty(shape, dtype=np.int16)
+    def __init__(self, shape: tuple[int, ...], empty: Empty) -> None:
+        self.array: NDArray[Any] = empty(shape, np.int16)
 
     def put(self, number: int, values: NDArray[Any]) -> None:
         if self.array.dtype == np.int16 and values.dtype != np.int16:

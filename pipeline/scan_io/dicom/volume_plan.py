@@ -3,7 +3,7 @@
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pipeline.errors import QuarantineError
 from pipeline.scan_io.dicom.header import DicomHeader, FrameHeader, Vector
@@ -22,8 +22,7 @@ class DicomPolicy:
     derived: Literal["skip", "keep"] = "skip"
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedFrame:
+class PlannedFrame(NamedTuple):
     """One image of a volume: the number of its file in the plan, and its place."""
 
     file: int
