@@ -42,6 +42,7 @@ class LineChart:
         reference: height of a reference line, or None.
         x_ticks, y_ticks: ticks.
         first, last: smoothed values at both ends, as text.
+        alarms: places of vertical lines.
     """
 
     title: str
@@ -53,6 +54,7 @@ class LineChart:
     y_ticks: tuple[Tick, ...]
     first: str
     last: str
+    alarms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def line_chart(
     *,
     limits: tuple[float, float] | None = None,
     reference: float | None = None,
+    alarms: Sequence[float] = (),
 ) -> LineChart | None:
     """Lay out a term's chart; None where fewer than two finite values exist.
 
@@ -90,6 +93,7 @@ def line_chart(
         values: the term, one an entry; entries that are not finite are left out.
         limits: ends of the value axis; by default the moving average and all but the outermost percent of entries fit.
         reference: value of a reference line.
+        alarms: images at which vertical lines are drawn.
     """
     finite = np.isfinite(np.asarray(values, dtype=np.float64))
     x, y = np.asarray(images, dtype=np.float64)[finite], np.asarray(values, dtype=np.float64)[finite]
@@ -111,6 +115,7 @@ def line_chart(
         tuple(Tick(round(float(_heights(np.array([t]), y_ends)[0]), 1), _tick_text(t, y_ticks)) for t in y_ticks),
         f"{smooth[0]:.4g}",
         f"{smooth[-1]:.4g}",
+        tuple(round(float(place), 1) for place in _places(np.asarray(alarms, dtype=np.float64), x_ends)),
     )
 
 

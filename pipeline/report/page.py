@@ -7,6 +7,7 @@ policy names their SHA-256 (W3C Content Security Policy Level 3), so that nothin
 import base64
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from markupsafe import Markup
 from pipeline.report.case_pictures import CaseGallery
 from pipeline.report.charts import BarGroup
 from pipeline.report.contact_view import ContactView
+from pipeline.report.decisions import Decision
 from pipeline.report.lesion_pictures import ClassPictures, CopyPair
 from pipeline.report.stage_rows import StageRow
 from pipeline.report.tables import TableView, grouped_text, significant_text
@@ -25,6 +27,8 @@ from pipeline.results import Headline, Verdict
 STYLES = ("report.css", "contact_sheet.css", "slice_viewer.css")
 SCRIPTS = ("report.js", "contact_sheet.js", "slice_viewer.js")
 """Files that are inlined, in this order, into the page's one style and one script."""
+
+TRACK_TITLES: Mapping[str, str] = {"lesions": "Synthetic lesions", "mr_to_ct": "MR to pseudo-CT"}
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Page:
     title: str
     run_name: str
     tracks: tuple[str, ...]
+    decisions: tuple[Decision, ...]
     verdicts: tuple[Verdict, ...]
     headlines: tuple[Headline, ...]
     data: DataSection
@@ -94,6 +99,11 @@ class Page:
     provenance: Provenance
 
     @property
+    def track_titles(self) -> Mapping[str, str]:
+        """Titles of the tracks by name."""
+        return TRACK_TITLES
+
+    @property
     def sections(self) -> tuple[tuple[str, str], ...]:
         """(anchor, title) of the sections, in order."""
         tracks = [("contact-sheet", "Contact sheet")] if self.contact else []
@@ -101,9 +111,9 @@ class Page:
         tracks += [("pseudo-ct", "MR to pseudo-CT")] if self.translation else []
         return (
             ("summary", "Summary"),
+            ("warnings", "Warnings"),
             ("data", "What ran on what"),
             *tracks,
-            ("warnings", "Warnings"),
             ("methods", "Methods"),
             ("provenance", "Provenance"),
         )

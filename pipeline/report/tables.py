@@ -17,6 +17,7 @@ class CellView:
     Attributes:
         text: what is shown.
         interval: the interval in brackets, or empty.
+        low, high: its ends in plain decimal notation.
         sort_key: what sorting compares; a number in plain decimal notation, or the text.
         numeric: right-aligned.
     """
@@ -25,6 +26,8 @@ class CellView:
     interval: str
     sort_key: str
     numeric: bool
+    low: str = ""
+    high: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,15 @@ def _cell(column: Column, row: Mapping[str, Cell]) -> CellView:
     if isinstance(value, str):
         return CellView(value, "", value, False)
     digits = 0 if isinstance(value, int) else column.digits
-    return CellView(number_text(value, digits), _interval(column, row, digits), repr(float(value)), True)
+    text, ends = number_text(value, digits), _ends(column, row)
+    if ends is None:
+        return CellView(text, "", repr(float(value)), True)
+    low, high = ends
+    digits = max(digits, column.digits) if isinstance(low, float) or isinstance(high, float) else digits
+    interval = f"[{number_text(low, digits)}, {number_text(high, digits)}]"
+    return CellView(text, interval, repr(float(value)), True, repr(float(low)), repr(float(high)))
 
 
-def _interval(column: Column, row: Mapping[str, Cell], digits: int) -> str:
-    ends = [row.get(key) if key else None for key in (column.low_key, column.high_key)]
-    numbers = [end for end in ends if isinstance(end, int | float)]
-    if len(numbers) != 2:
-        return ""
-    digits = max(digits, column.digits) if any(isinstance(end, float) for end in numbers) else digits
-    return f"[{number_text(numbers[0], digits)}, {number_text(numbers[1], digits)}]"
+def _ends(column: Column, row: Mapping[str, Cell]) -> tuple[float, float] | None:
+    low, high = (row.get(key) if key else None for key in (column.low_key, column.high_key))
+    return (low, high) if isinstance(low, int | float) and isinstance(high, int | float) else None

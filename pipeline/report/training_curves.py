@@ -1,6 +1,6 @@
 """Curves and image grids of a training, from ``log.parquet`` and ``grids/`` of a train stage."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from PIL import Image
 
 from pipeline.report.charts import LineChart, line_chart
 from pipeline.report.pictures import Picture, picture
+from pipeline.report.tables import TableView, table_view
+from pipeline.training_alarms import ALARMS_FILE, TrainingAlarm, alarm_table, read_alarms
 
 _VOLATILE_COLUMNS = frozenset({"images", "images_per_s", "seconds", "alarm"})
 """The axis, what differs between two equal runs, and words."""
@@ -56,16 +58,29 @@ TERMS: Mapping[str, Term] = {
 
 @dataclass(frozen=True)
 class Grid:
-    """An image grid saved during training."""
+    """An image grid saved during training; that of an alarm is titled by it."""
 
     images: int
     picture: Picture
+    title: str = ""
 
 
 @dataclass(frozen=True)
 class TrainingView:
-    """What the page shows of a training."""
+    """What the page shows of a training.
 
+    Attributes:
+        watched: a flight recorder was there.
+        alarms: what it raised; None for nothing.
+        alarm_pictures: what the networks made then.
+        entries: rows of the log.
+        charts, further_charts: its terms.
+        grids: the first, middle and last pictures.
+    """
+
+    watched: bool
+    alarms: TableView | None
+    alarm_pictures: tuple[Grid, ...]
     entries: int
     charts: tuple[LineChart, ...]
     further_charts: tuple[LineChart, ...]
@@ -82,20 +97,37 @@ def training_view(folder: Path, what: str) -> TrainingView:
     log = pl.read_parquet(folder / "log.parquet")
     known = [name for name in TERMS if name in log.columns]
     further = [name for name in log.columns if name not in TERMS and name not in _VOLATILE_COLUMNS]
+    alarms = read_alarms(folder)
+    at = [alarm.images for alarm in alarms]
     return TrainingView(
+        (folder / ALARMS_FILE).is_file(),
+        _alarm_view(folder, alarms),
+        tuple(_alarm_grid(folder, alarm, what) for alarm in alarms if alarm.picture),
         log.height,
-        _charts(log, {name: TERMS[name] for name in known}),
-        _charts(log, {name: Term(name.replace("_", " "), "") for name in further}),
+        _charts(log, {name: TERMS[name] for name in known}, at),
+        _charts(log, {name: Term(name.replace("_", " "), "") for name in further}, at),
         _grids(folder / "grids", what),
     )
 
 
-def _charts(log: pl.DataFrame, terms: Mapping[str, Term]) -> tuple[LineChart, ...]:
+def _alarm_view(folder: Path, alarms: Sequence[TrainingAlarm]) -> TableView | None:
+    table = alarm_table(alarms)
+    key = f"{folder.parent.name}_{table.key}"
+    return table_view(table.model_copy(update={"key": key})) if alarms else None
+
+
+def _alarm_grid(folder: Path, alarm: TrainingAlarm, what: str) -> Grid:
+    return _grid(folder / str(alarm.picture), alarm.images, what, alarm.alarm.replace("_", " "))
+
+
+def _charts(log: pl.DataFrame, terms: Mapping[str, Term], alarms: Sequence[int]) -> tuple[LineChart, ...]:
     images = log["images"].to_list()
     charts = []
     for name, term in terms.items():
         values = [np.nan if value is None else float(value) for value in log[name]]
-        chart = line_chart(term.title, term.note, images, values, limits=term.limits, reference=term.reference)
+        chart = line_chart(
+            term.title, term.note, images, values, limits=term.limits, reference=term.reference, alarms=alarms
+        )
         charts += [] if chart is None else [chart]
     return tuple(charts)
 
@@ -103,14 +135,13 @@ def _charts(log: pl.DataFrame, terms: Mapping[str, Term]) -> tuple[LineChart, ..
 def _grids(folder: Path, what: str) -> tuple[Grid, ...]:
     found = sorted(path for path in folder.glob("*.png") if path.stem.isdigit())
     chosen = sorted({0, len(found) // 2, len(found) - 1} & set(range(len(found))))
-    return tuple(_grid(found[place], what) for place in chosen)
+    return tuple(_grid(found[place], int(found[place].stem), what) for place in chosen)
 
 
-def _grid(path: Path, what: str) -> Grid:
-    images = int(path.stem)
+def _grid(path: Path, images: int, what: str, title: str = "") -> Grid:
     with Image.open(path) as opened:
         grid = opened.convert("L" if opened.mode in {"1", "L", "I;16", "LA"} else "RGB")
         if grid.width > _GRID_WIDTH_PX:
             height = round(grid.height * _GRID_WIDTH_PX / grid.width)
             grid = grid.resize((_GRID_WIDTH_PX, height), Image.Resampling.LANCZOS)
-        return Grid(images, picture(np.asarray(grid), f"Grid of {what} after {images} training images"))
+        return Grid(images, picture(np.asarray(grid), f"Grid of {what} after {images} training images"), title)
