@@ -18,7 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError
-from pipeline.metrics.kid import ROWS, Features, Matrix, checked_cohorts
+from pipeline.metrics.kid import Features, Matrix, checked_cohorts
+
+ROWS = 128
+"""Rows of a matrix of distances held at a time: 5 MB of 10 000 images."""
 
 FLOAT64_IMAGES = 2000
 """Larger cohorts are compared in float32: twice as fast, and shares differ by some images in a thousand at most."""
@@ -96,12 +99,12 @@ def manifold_hits(real: Features, synthetic: Features, k: int = 5) -> ManifoldHi
     dtype = np.float32 if max(len(x), len(y)) > FLOAT64_IMAGES else np.float64
     x, y = (x - center).astype(dtype), (y - center).astype(dtype)
     radius_x, radius_y = _squared_radii(x, k), _squared_radii(y, k)
-    norm_x, norm_y = np.square(x).sum(axis=1), np.square(y).sum(axis=1)
+    left, right = _factors(x, y)
     balls = np.zeros(len(y), np.int64)
     recalled, covered = np.zeros(len(x), np.bool_), np.zeros(len(x), np.bool_)
     for start in range(0, len(x), ROWS):
         rows = slice(start, start + ROWS)
-        squared = _squared(x[rows], y, norm_x[rows], norm_y)
+        squared = left[rows] @ right
         in_real_ball = squared <= radius_x[rows, None]
         balls += np.count_nonzero(in_real_ball, axis=0)
         covered[rows] = in_real_ball.any(axis=1)
@@ -120,22 +123,22 @@ def distances(x: Matrix, y: Matrix) -> Matrix:
     return np.asarray(np.sqrt(np.clip(squared, 0, None)))
 
 
-def _squared(x: Features, y: Features, norm_x: Features, norm_y: Features) -> Features:
-    """Squared distances of a chunk of rows, at least 0."""
-    squared = x @ (-2 * y.T)
-    squared += norm_x[:, None]
-    squared += norm_y[None, :]
-    return np.asarray(np.maximum(squared, 0, out=squared))
+def _factors(x: Features, y: Features) -> tuple[Features, Features]:
+    """(x, ‖x‖², 1) and (−2 y, 1, ‖y‖²)ᵀ: their product is the squared distance, in one pass over the memory."""
+    norms = [np.square(side).sum(axis=1, keepdims=True) for side in (x, y)]
+    left = np.hstack((x, norms[0], np.ones_like(norms[0])))
+    right = np.hstack((-2 * y, np.ones_like(norms[1]), norms[1]))
+    return left, np.ascontiguousarray(right.T)
 
 
 def _squared_radii(x: Features, k: int) -> Features:
-    """Squared distance of every row to its k-th nearest other row."""
-    norm = np.square(x).sum(axis=1)
+    """Squared distance of every row to its k-th nearest other row; rounding below 0 is cut off."""
+    left, right = _factors(x, x)
     radii = np.empty(len(x), x.dtype)
     for start in range(0, len(x), ROWS):
         rows = slice(start, min(start + ROWS, len(x)))
-        squared = _squared(x[rows], x, norm[rows], norm)
+        squared = left[rows] @ right
         squared[np.arange(len(squared)), np.arange(rows.start, rows.stop)] = np.inf
         squared.partition(k - 1, axis=1)
         radii[rows] = squared[:, k - 1]
-    return radii
+    return np.maximum(radii, 0)
