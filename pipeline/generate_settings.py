@@ -1,7 +1,7 @@
 """Settings of what is generated: the recipe of a synthetic cohort, and pseudo-CT."""
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -55,12 +55,10 @@ class CohortFilterSettings(FrozenSettings):
 class GenerateLesionsSettings(FrozenSettings):
     """Recipe of a synthetic cohort."""
 
-    per_class: Count | dict[str, Annotated[int, Field(ge=0)]] = Field(
-        200, description="Images for each class, or a mapping from class to number."
+    per_class: Count | dict[str, Annotated[int, Field(ge=0)]] | None = Field(
+        200, description="Images for each class, or a mapping from class to number; null where there are lines."
     )
-    lines: tuple[CohortLine, ...] = Field(
-        (), description="The recipe line by line, with attributes; in place of per_class."
-    )
+    lines: tuple[CohortLine, ...] = Field((), description="The recipe line by line, in place of per_class.")
     truncation: Truncation = Field(1.0, description="Scale of the latent; below 1 is safer, less varied.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
         None, description="Of the images; null takes that of the run. Another one makes other images, without training."
@@ -69,6 +67,20 @@ class GenerateLesionsSettings(FrozenSettings):
         (), description="Seeds of further trainings, whose generators take turns with the run's own."
     )
     filter: CohortFilterSettings = CohortFilterSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lines_need_no_classes(cls, values: Any) -> Any:
+        """Lines alone set ``per_class`` to null, so that what is stored says which of the two holds."""
+        if isinstance(values, dict) and values.get("lines") and "per_class" not in values:
+            return {**values, "per_class": None}
+        return values
+
+    @model_validator(mode="after")
+    def _one_recipe(self) -> Self:
+        if (self.per_class is None) != bool(self.lines):
+            raise ValueError("either per_class or lines: set the other one to null or []")
+        return self
 
 
 class GenerateMRToCTSettings(FrozenSettings):

@@ -24,6 +24,9 @@ RANGE_WORDS = ("small", "medium", "large")
 """Thirds of the training images, by a number: what a recipe may say in place of a range."""
 
 
+_UNITS = ("mm",)
+
+
 class LesionAttribute(BaseModel):
     """One attribute that a generator is conditioned on.
 
@@ -40,6 +43,12 @@ class LesionAttribute(BaseModel):
     low: float = 0.0
     high: float = 0.0
     thirds: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def unit(self) -> str | None:
+        """Unit of a number, from its name: ``size_mm`` is in mm."""
+        unit = self.name.rpartition("_")[2]
+        return unit if unit in _UNITS and not self.levels else None
 
     @property
     def allowed(self) -> str:

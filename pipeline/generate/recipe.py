@@ -55,7 +55,7 @@ def counts_by_class(lines: Sequence[CohortLine], classes: Sequence[str]) -> dict
 
 def _even_lines(settings: GenerateLesionsSettings, classes: Sequence[str]) -> list[CohortLine]:
     """One line for each class of ``per_class``, in the order of the model's classes."""
-    asked = settings.per_class
+    asked = settings.per_class or {}
     if isinstance(asked, int):
         return [CohortLine(lesion_class=name, count=asked) for name in classes]
     unknown = sorted(set(asked) - set(classes))

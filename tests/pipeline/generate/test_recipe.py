@@ -1,12 +1,13 @@
 """Recipes are checked whole against what the generator knows."""
 
 import pytest
+import yaml
 
 from pipeline.errors import InputError, SettingsError
 from pipeline.generate.recipe import SEED_SPACING, counts_by_class, resolve_recipe
 from pipeline.generate_settings import CohortLine, GenerateLesionsSettings
 from pipeline.lesion_attributes import LesionAttribute
-from pipeline.settings_loading import load
+from pipeline.settings_loading import load, to_yaml, validate
 
 CLASSES = ("b", "a")
 SIZE = LesionAttribute(name="size_mm", low=4, high=20, thirds=(8, 12))
@@ -44,7 +45,7 @@ def test_recipes_for_unknown_classes_or_nothing_are_refused(per_class, found):
 
 
 def test_lines_take_the_place_of_classes_and_keep_their_order():
-    lines = resolve_recipe(recipe(per_class=50, lines=[line(), line(lesion_class="b"), line(count=5)]), CLASSES)
+    lines = resolve_recipe(recipe(lines=[line(), line(lesion_class="b"), line(count=5)]), CLASSES)
     assert [(each.lesion_class, each.count) for each in lines] == [("a", 2), ("b", 2), ("a", 5)]
     assert counts(lines) == {"b": 2, "a": 7}
 
@@ -109,6 +110,21 @@ def test_levels_are_mapped_to_their_index_and_what_is_missing_to_nan():
 def test_ranges_are_ordered_and_finite(value):
     with pytest.raises(ValueError, match="low not above high"):
         CohortLine(lesion_class="a", count=1, attributes={"size_mm": value})
+
+
+def test_what_is_stored_says_which_recipe_holds():
+    stored = yaml.safe_load(to_yaml(load(None, [f"generate.lesions.lines=[{line()}]"], {})))
+    assert stored["generate"]["lesions"]["per_class"] is None
+    assert validate(stored, "stored").generate.lesions.lines == (CohortLine(lesion_class="a", count=2),)
+
+
+@pytest.mark.parametrize(
+    "both", [["per_class=5", f"lines=[{line()}]"], ["per_class=null"], ["per_class=null", "lines=[]"]]
+)
+def test_a_recipe_is_per_class_or_line_by_line(both):
+    with pytest.raises(SettingsError) as caught:
+        load(None, [f"generate.lesions.{override}" for override in both], {})
+    assert "either per_class or lines" in str(caught.value)
 
 
 @pytest.mark.parametrize("bad", [{"count": 0}, {"lesion_class": "a<b>"}, {"truncation": 0}, {"colour": "red"}])
