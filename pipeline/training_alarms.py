@@ -104,7 +104,9 @@ def alarm_table(alarms: Sequence[TrainingAlarm]) -> ResultTable:
         caption="Raised by the flight recorder from the rows of the training log.",
         columns=(
             Column(key="alarm", title="Alarm", definition="What is wrong with the training."),
-            Column(key="images", title="After", unit="images", definition="Training images shown until then.", digits=0),
+            Column(
+                key="images", title="After", unit="images", definition="Training images shown until then.", digits=0
+            ),
             Column(key="found", title="Found", definition="The figures that raised it."),
             Column(key="rule", title="Rule", definition="When it is raised."),
             Column(key="action", title="Action", definition="What was done, as train.*.alarms.action says."),

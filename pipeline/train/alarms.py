@@ -1,14 +1,16 @@
 """Rules of the flight recorder: which rows of a training log show that a GAN has gone wrong.
 
 A rule looks at one row alone; an alarm is raised at the row that completes ``patience`` rows in a row, and again only
-after a row without the trouble. Rows are all that is looked at, so that a resumed training raises the same alarms.
+after a row without the trouble. The first rows do not count: untrained networks show all of it. Rows are all that is
+looked at, so that a resumed training raises the same alarms.
 
 With l = (d_loss − floor) / (chance − floor), floor and chance those of `models.diagnostics.Game`:
 
     discriminator_won        l < 0.02 (minimax, non_saturating, hinge): G is left without a gradient (Arjovsky and
                              Bottou 2017, theorem 2.4). A small loss of a Wasserstein critic is convergence instead.
     discriminator_lost       l > 5 (the same): scores run away, D is surer the wronger it is.
-    discriminator_at_chance  P(D(x) > D(G(z))) within 0.03 of ½ while fakes are far from real images: D learns nothing.
+    discriminator_at_chance  P(D(x) > D(G(z))) within 0.03 of ½, or l > 0.97, while fakes are far from real images: D
+                             learns nothing.
     diversity_lost           fakes differ from each other by less than a tenth of what real images do.
 """
 
@@ -24,6 +26,7 @@ WON_SHARE = 0.02
 LOST_SHARE = 5.0
 """The same, above which its scores run away."""
 CHANCE_MARGIN = 0.03
+"""Largest distance from chance, of P from ½ and of l below 1, of a D that learns nothing."""
 POOR_GAP = 0.3
 """Energy gap of fakes that nobody would take for real."""
 LEAST_DIVERSITY = 0.1
@@ -63,26 +66,28 @@ def findings(row: Row, game: Game) -> list[Finding]:
     """
     found = [rule(row, game) for rule in (_discriminator_won, _discriminator_lost)]
     for target in game.targets:
-        found += [_at_chance(row, target), _diversity_lost(row, target)]
+        found += [_at_chance(row, target, game), _diversity_lost(row, target)]
     return [finding for finding in found if finding is not None]
 
 
-def suspicious(rows: Sequence[Row], game: Game) -> bool:
+def suspicious(rows: Sequence[Row], game: Game, grace_images: int) -> bool:
     """Whether the last row shows trouble, long enough for an alarm or not."""
-    return bool(rows) and bool(findings(rows[-1], game))
+    return bool(rows) and rows[-1]["images"] > grace_images and bool(findings(rows[-1], game))
 
 
-def raised(rows: Sequence[Row], game: Game, patience: int) -> list[Finding]:
+def raised(rows: Sequence[Row], game: Game, patience: int, grace_images: int) -> list[Finding]:
     """The alarms that the last row raises: trouble in exactly the last ``patience`` rows.
 
     Args:
         rows: the log so far, oldest first.
         game: the scale of `d_loss`.
         patience: rows in a row that must show the trouble.
+        grace_images: rows up to this many training images do not count.
     """
+    rows = [row for row in rows[-patience - 1 :] if row["images"] > grace_images]
     if len(rows) < patience:
         return []
-    shown = [{(each.alarm, each.target) for each in findings(row, game)} for row in rows[-patience - 1 :]]
+    shown = [{(each.alarm, each.target) for each in findings(row, game)} for row in rows]
     before: set[tuple[AlarmName, str]] = shown.pop(0) if len(shown) > patience else set()
     lasting = set.intersection(*shown) - before
     return [each for each in findings(rows[-1], game) if (each.alarm, each.target) in lasting]
@@ -140,16 +145,22 @@ def _discriminator_lost(row: Row, game: Game) -> Finding | None:
     )
 
 
-def _at_chance(row: Row, target: str) -> Finding | None:
+def _at_chance(row: Row, target: str, game: Game) -> Finding | None:
     probability, gap = row.get(f"p_real_over_fake{target}"), row.get(f"fidelity_gap{target}")
-    if probability is None or gap is None or abs(probability - 0.5) > CHANCE_MARGIN or gap < POOR_GAP:
+    if probability is None or gap is None or gap < POOR_GAP:
         return None
+    share = _share(row, game)
+    blind = share is not None and share > 1 - CHANCE_MARGIN
+    if abs(probability - 0.5) > CHANCE_MARGIN and not blind:
+        return None
+    loss = "" if share is None else f" and d_loss at {share:.1%} of its value at chance,"
     return Finding(
         "discriminator_at_chance",
         target,
-        f"P(real above synthetic) {probability:.3f} with a fidelity gap of {gap:.2f}",
-        f"the former within {CHANCE_MARGIN:g} of 0.5 while the latter is {POOR_GAP:g} or more",
-        "Raise the learning rate of the discriminator or its width, or weaken what holds it back.",
+        f"P(real above synthetic) {probability:.3f}{loss} with a fidelity gap of {gap:.2f}",
+        f"P within {CHANCE_MARGIN:g} of 0.5, or d_loss no lower than {1 - CHANCE_MARGIN:.0%} of its value at chance, "
+        f"with a gap of {POOR_GAP:g} or more",
+        "Bring the learning rate of the discriminator near that of the generator, or use a wider one.",
     )
 
 

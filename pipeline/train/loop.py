@@ -106,7 +106,8 @@ class _Loop:
         closes = checkpoint_due or self._crossed(self._settings.log_every_images)
         if closes:  # at a checkpoint too, so that a resumed log has the same rows
             self.log.close_interval(self.images, self._probe.measure())
-            for finding in raised(self.log.rows, self._game, self._settings.alarms.patience):
+            alarms = self._settings.alarms
+            for finding in raised(self.log.rows, self._game, alarms.patience, alarms.grace_images):
                 if self._act(finding).to_images is not None:
                     return
                 self.log.mark(finding.alarm)
@@ -115,7 +116,7 @@ class _Loop:
         if checkpoint_due or (closes and self._owed):
             # Where trouble may end in going back, the state that shows it is no good place to go back to.
             roll_back = self._settings.alarms.action == "roll_back"
-            self._owed = roll_back and not last and suspicious(self.log.rows, self._game)
+            self._owed = roll_back and not last and self._suspicious()
             if not self._owed:
                 self._save()
 
@@ -202,6 +203,9 @@ class _Loop:
         (self._folder / "grids").mkdir(exist_ok=True)
         imsave(self._folder / "grids" / f"{self.images:010d}.png", picture, check_contrast=False)
         self.log.add_picture(picture, self.images)
+
+    def _suspicious(self) -> bool:
+        return suspicious(self.log.rows, self._game, self._settings.alarms.grace_images)
 
     def _crossed(self, every: int) -> bool:
         return self._before // every < self.images // every
