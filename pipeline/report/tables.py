@@ -102,7 +102,7 @@ def _cell(column: Column, row: Mapping[str, Cell]) -> CellView:
     if ends is None:
         return CellView(text, "", repr(float(value)), True)
     low, high = ends
-    digits = max(digits, column.digits) if isinstance(low, float) or isinstance(high, float) else digits
+    digits = digits if all(isinstance(end, int) for end in ends) else max(digits, column.digits)
     interval = f"[{number_text(low, digits)}, {number_text(high, digits)}]"
     return CellView(text, interval, repr(float(value)), True, repr(float(low)), repr(float(high)))
 

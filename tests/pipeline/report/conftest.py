@@ -1,6 +1,6 @@
 """A whole small run on disk, in the documented formats, with markup planted wherever outside text can get in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,12 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from benchmarks.browser import CHROMIUM, Browser
 from pipeline.catalog import LESION_SCHEMA, SERIES_SCHEMA
 from pipeline.files import write_json
 from pipeline.prepared_set import VolumeSetWriter, write_image_set
 from pipeline.records import StageRecord
+from pipeline.report.stage import write_report
 from pipeline.results import Column, Headline, Results, ResultTable, Verdict, write_results
 from pipeline.settings import FrozenSettings, RunSettings
 from pipeline.settings_loading import validate
@@ -222,6 +224,23 @@ def _translate(unit: str) -> Callable[[Path], None]:
     return fill
 
 
+SPREADSHEET_TRAPS = ("=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0", '"quoted", twice', "plain")
+CASE_ROWS = 30
+
+
+def case_table() -> ResultTable:
+    """Many rows, whose words are what a spreadsheet might run."""
+    columns = (
+        Column(key="note", title="=Note", definition="Words."),
+        Column(key="error", title="Error", unit="HU", definition="Signed.", digits=1, low_key="low", high_key="high"),
+    )
+    rows = []
+    for case in range(CASE_ROWS):
+        note = f"{SPREADSHEET_TRAPS[case % len(SPREADSHEET_TRAPS)]} {case:02d}"
+        rows.append({"note": note, "error": 10.5 - case, "low": 9.25 - case, "high": 11.125 - case})
+    return ResultTable(key="cases", title="Every case", caption="Many.", columns=columns, rows=tuple(rows))
+
+
 def _evaluate_mr_to_ct(folder: Path) -> None:
     columns = (
         Column(key="arm", title="Method"),
@@ -245,7 +264,10 @@ def _evaluate_mr_to_ct(folder: Path) -> None:
             track="mr_to_ct",
             headlines=(Headline(key="mae", text="MAE, HU", value=71.26, reference=1234.5, reference_text="by lookup"),),
             verdicts=(Verdict(key="x", outcome="bad", sentence="Bone is missed.", rule="bone Dice < 0.5"),),
-            tables=(ResultTable(key="mae", title="HU error", caption="Held out.", columns=columns, rows=rows),),
+            tables=(
+                ResultTable(key="mae", title="HU error", caption="Held out.", columns=columns, rows=rows),
+                case_table(),
+            ),
             warnings=("One subject only.",),
         ),
     )
@@ -300,6 +322,18 @@ def build_run(root: Path, *, unit: str = "HU", oriented: bool = True) -> FakeRun
 @pytest.fixture(scope="session")
 def fake_run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
     return build_run(tmp_path_factory.mktemp("run") / "workspace")
+
+
+@pytest.fixture(scope="session")
+def page_browser(fake_run: FakeRun) -> Iterator[Browser]:
+    """A browser that shows the run's report, 1280 pixels wide."""
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    folder = write_report(fake_run.workspace, fake_run.settings, fake_run.records).path(fake_run.workspace.root)
+    with Browser() as opened:
+        opened.resize(1280)
+        opened.open(folder / "report.html")
+        yield opened
 
 
 @pytest.fixture(scope="session")
