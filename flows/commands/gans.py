@@ -1,5 +1,7 @@
 """Commands that prepare, train and use the two GANs."""
 
+from typing import Annotated
+
 import typer
 
 from flows.commands.options import (
@@ -10,11 +12,16 @@ from flows.commands.options import (
     ResumeOption,
     SetOption,
     WorkspaceOption,
+    console,
     options_of,
     take_steps,
 )
+from flows.failures import reported
 from flows.words import DEFAULT_WORKSPACE
 
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="An imported model: the beginning of its hash, or newest.")
+]
 train_commands = typer.Typer(help="Train one of the two GANs.", no_args_is_help=True)
 commands = typer.Typer()
 commands.add_typer(train_commands, name="train")
@@ -70,10 +77,30 @@ def synthesize(
     input_folder: InputOption = None,
     overrides: SetOption = None,
     device: DeviceOption = None,
+    model: ModelOption = None,
+    query: Annotated[
+        str | None,
+        typer.Option("--query", "-q", help="The recipe in words, e.g. '40 small meningioma and 20 pituitary'."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether --query was read rightly.")] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make a cohort of synthetic lesions by recipe."""
-    take_steps(options_of(workspace, config, overrides, device, debug), ("synthesize_lesions",), input_folder)
+    """Make a cohort of synthetic lesions by recipe, from the settings or in words."""
+    options = options_of(workspace, config, overrides, device, debug)
+    if model is None and query is None:
+        take_steps(options, ("synthesize_lesions",), input_folder)
+        return
+    with reported(debug):
+        if model is not None and query is not None:
+            raise typer.BadParameter("--query speaks of the workspace's own model; give a recipe with --set instead")
+        if query is not None:
+            from flows.requested_cohort import synthesize_requested
+
+            synthesize_requested(options, console(), query, yes=yes, input_folder=input_folder)
+        elif model is not None:
+            from flows.sharing import synthesize_with
+
+            synthesize_with(options, console(), model)
 
 
 @commands.command(epilog="Example:  scanloom translate --set generate.mr_to_ct.splits=[validation,test]")
@@ -83,7 +110,15 @@ def translate(
     input_folder: InputOption = None,
     overrides: SetOption = None,
     device: DeviceOption = None,
+    model: ModelOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Make pseudo-CT volumes from MR, as NIfTI and as DICOM CT series."""
-    take_steps(options_of(workspace, config, overrides, device, debug), ("translate_mr_to_ct",), input_folder)
+    options = options_of(workspace, config, overrides, device, debug)
+    if model is None:
+        take_steps(options, ("translate_mr_to_ct",), input_folder)
+        return
+    with reported(debug):
+        from flows.sharing import translate_with
+
+        translate_with(options, console(), model, input_folder)

@@ -28,21 +28,20 @@ class _NoSettings(BaseModel, frozen=True):
     """An import depends on the files alone."""
 
 
-def import_model(workspace: Workspace, settings: RunSettings, source: Path) -> StageRecord:
+def import_model(workspace: Workspace, source: Path, found: IncomingModel) -> StageRecord:
     """Take a shared model into the workspace.
 
     Args:
         workspace: where it goes.
-        settings: limits of the parsing process, those of ingest.
         source: folder that `scanloom export-model` wrote, or the ``model`` folder of a training.
+        found: what `checked` found there.
 
     Returns:
         A record with facts ``track``, ``model_sha256``, ``network``, ``inputs``.
 
     Raises:
-        InputError: the folder is no sound model; says why.
+        InputError: a file is not what was checked.
     """
-    found = checked(source, settings)
 
     def body(context: StageContext) -> dict[str, JsonValue]:
         whole = (source / MANIFEST_FILE).is_file()
@@ -65,7 +64,7 @@ def import_model(workspace: Workspace, settings: RunSettings, source: Path) -> S
 
 
 def checked(source: Path, settings: RunSettings) -> IncomingModel:
-    """What a shared model holds, read in the parsing process.
+    """What a shared model holds, read in the parsing process within the limits of ingest.
 
     Raises:
         InputError: it is not sound.
@@ -79,8 +78,12 @@ def checked(source: Path, settings: RunSettings) -> IncomingModel:
     return outcome.result
 
 
+NEWEST = "newest"
+"""Names the model that was imported last."""
+
+
 def imported_model(workspace: Workspace, digest: str, track: Track) -> StageRecord:
-    """The record of a model that was taken in, by the beginning of its hash.
+    """The record of a model that was taken in, by the beginning of its hash, or `NEWEST`.
 
     Raises:
         InputError: none, or several, or one of the other track.
@@ -93,6 +96,8 @@ def imported_model(workspace: Workspace, digest: str, track: Track) -> StageReco
     ]
     known = {str(record.facts["model_sha256"]): record for record in records if record.facts["track"] == track}
     matching = [record for own, record in known.items() if own.startswith(digest)]
+    if digest == NEWEST:
+        matching = [record for record in records if record.facts["track"] == track][-1:]
     if len(matching) != 1:
         raise InputError(
             "An imported model is named by the beginning of its hash.",

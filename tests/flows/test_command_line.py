@@ -257,3 +257,22 @@ def test_every_preset_is_listed_with_a_sentence(invoke: Callable[..., Result]) -
 
 def _is_dicom(path: Path) -> bool:
     return path.is_file() and path.read_bytes()[128:132] == b"DICM"
+
+
+def test_a_model_that_is_none_is_refused_before_a_workspace_is_made(
+    invoke: Callable[..., Result], scans: Path, tmp_path: Path
+) -> None:
+    result = invoke("import-model", scans, "--workspace", tmp_path / "work")
+    _refused(result, 3, "NO_MODEL", "manifest.json")
+    assert not (tmp_path / "work").exists()
+
+
+def test_an_imported_model_must_be_there(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    result = invoke("synthesize", "--model", "3fa9", "--workspace", tmp_path / "work", "--config", "smoke")
+    _refused(result, 3, "3fa9: 0 imported models", "scanloom import-model")
+
+
+@pytest.mark.parametrize("form", ["pickle", "nnunet2"])
+def test_unknown_formats_are_refused(invoke: Callable[..., Result], tmp_path: Path, form: str) -> None:
+    _refused(invoke("export", "--format", form, "--workspace", tmp_path / "work"), 2, "image_folder", "medmnist_npz")
+    _refused(invoke("export-model", "--format", form, "--workspace", tmp_path / "work"), 2, "bundle", "onnx")

@@ -17,7 +17,8 @@ from pipeline.errors import InputError, QuarantineError
 from pipeline.files import folder_manifest, read_json, write_json
 from pipeline.generate.stage import synthesize_lesions
 from pipeline.model_sharing.incoming import read_shared_model
-from pipeline.model_sharing.taking_in import import_model, imported_model
+from pipeline.model_sharing.taking_in import checked, import_model, imported_model
+from pipeline.records import StageRecord
 from pipeline.settings import RunSettings
 from pipeline.settings_loading import validate
 from pipeline.workspace import Workspace
@@ -40,6 +41,10 @@ def _resealed(folder: Path) -> Path:
     return folder
 
 
+def _taken(workspace: Workspace, folder: Path) -> StageRecord:
+    return import_model(workspace, folder, checked(folder, RunSettings()))
+
+
 def _reason(folder: Path) -> str:
     with pytest.raises(QuarantineError) as caught:
         read_shared_model(folder)
@@ -53,7 +58,7 @@ def test_an_imported_model_makes_the_images_of_its_exporter_bit_for_bit(
     settings = validate({"device": "cpu", "seed": 4, "generate": {"lesions": {"per_class": 5}}}, "a test")
     prepared, trained, *_ = made.lesions()
     own = synthesize_lesions(workspace, settings, prepared, trained)
-    record = import_model(elsewhere, settings, shared())
+    record = _taken(elsewhere, shared())
     again = synthesize_lesions(elsewhere, settings, None, record)
     assert again.facts["model_sha256"] == own.facts["model_sha256"] == record.facts["model_sha256"]
     images = [np.load(found.path(place.root) / "images.npy") for place, found in ((workspace, own), (elsewhere, again))]
@@ -66,13 +71,14 @@ def test_the_model_folder_comes_in_byte_for_byte_and_is_found_by_its_hash(
     elsewhere: Workspace, shared: Shared, track: Any
 ) -> None:
     folder = shared(track)
-    record = import_model(elsewhere, RunSettings(), folder)
+    record = _taken(elsewhere, folder)
     assert folder_manifest(record.path(elsewhere.root) / "model") == folder_manifest(folder / "model")
     assert record.facts["track"] == track
     assert record.facts["inputs"] == read_json(folder / "inputs.json")
-    assert import_model(elsewhere, RunSettings(), folder).cached
+    assert _taken(elsewhere, folder).cached
     digest = str(record.facts["model_sha256"])
     assert imported_model(elsewhere, digest[:8], track).key == record.key
+    assert imported_model(elsewhere, "newest", track).key == record.key
     with pytest.raises(InputError, match="imported model is named"):
         imported_model(elsewhere, "0" * 12, track)
     with pytest.raises(InputError, match="imported model is named"):
@@ -80,7 +86,7 @@ def test_the_model_folder_comes_in_byte_for_byte_and_is_found_by_its_hash(
 
 
 def test_the_bare_model_folder_of_a_training_is_taken_in_too(elsewhere: Workspace, shared: Shared) -> None:
-    assert import_model(elsewhere, RunSettings(), shared() / "model").facts["inputs"] == {}
+    assert _taken(elsewhere, shared() / "model").facts["inputs"] == {}
 
 
 class _Canary:
@@ -101,7 +107,7 @@ def test_a_pickle_under_any_name_is_refused_and_never_run(
     canary = tmp_path / "canary"
     (folder / "model" / name).write_bytes(pickle.dumps(_Canary(canary)))
     with pytest.raises(InputError, match="taken in only if it is sound"):
-        import_model(elsewhere, RunSettings(), _resealed(folder))
+        _taken(elsewhere, _resealed(folder))
     assert not canary.exists()
 
 
@@ -250,5 +256,5 @@ def test_a_refusal_quotes_nothing_of_what_a_stranger_wrote(elsewhere: Workspace,
     folder = _with_settings(shared(), classes=["John Doe"], note="Jane Roe")
     (folder / "model" / "Max Mustermann.pt").write_bytes(b"x")
     with pytest.raises(InputError) as caught:
-        import_model(elsewhere, RunSettings(), folder)
+        _taken(elsewhere, folder)
     assert not any(name in str(caught.value) for name in ("Doe", "Roe", "Mustermann"))
