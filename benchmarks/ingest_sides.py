@@ -1,6 +1,6 @@
 """One contestant of `benchmarks.ingest` in a process of its own: reads a DICOM tree, writes volumes, prints figures.
 
-python -m benchmarks.ingest_sides NAME INPUT OUTPUT
+python -m benchmarks.ingest_sides NAME INPUT OUTPUT; it says "ready" and works when a line comes from standard input.
 """
 
 import json
@@ -117,6 +117,9 @@ def _folders(folder: Path) -> Iterator[Path]:
 def main() -> None:
     name, folder, output = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     work = SIDES[name]()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
     imported, began = _cpu(), time.monotonic()
     voxels = work(folder, output)
     figures: dict[str, Any] = {"imports_cpu": imported, "wall": time.monotonic() - began, "voxels": voxels}

@@ -69,7 +69,7 @@ def _fill(path: Path, offset: int, target: NDArray[np.int16]) -> bool:
     except OSError:
         return False
     try:
-        return os.preadv(descriptor, [target], offset) == target.nbytes
+        return os.preadv(descriptor, [target.data], offset) == target.nbytes
     except OSError:
         return False
     finally:
