@@ -240,8 +240,12 @@ class AxisReordering:
 
     def apply(self, array: Volume) -> Volume:
         """Reorder an array of the source grid's shape; returns a contiguous copy."""
+        return np.array(self.view(array), order="C")
+
+    def view(self, array: Volume) -> Volume:
+        """Reorder an array of the source grid's shape without copying it."""
         check_shape(array, self.source)
-        return np.array(np.flip(array.transpose(self.axes), self._flips()), order="C")
+        return np.flip(array.transpose(self.axes), self._flips())
 
     def restore(self, array: Volume) -> Volume:
         """Undo `apply`: bring an array of the target grid's shape back to the source grid; returns a copy."""
@@ -293,6 +297,11 @@ def to_canonical(array: Volume, affine: ArrayLike) -> tuple[Volume, Affine, Axis
     """
     reordering = _reordering(Geometry(array.shape, checked_affine(affine)), _RAS_SIGNS)
     return reordering.apply(array), reordering.target.affine, reordering
+
+
+def canonical_view(array: Volume, affine: ArrayLike) -> Volume:
+    """As `to_canonical`, but a view of ``array``: quick where only some of it is looked at."""
+    return _reordering(Geometry(array.shape, checked_affine(affine)), _RAS_SIGNS).view(array)
 
 
 def to_dicom_axial(array: Volume, affine: ArrayLike) -> tuple[Volume, Affine, AxisReordering]:

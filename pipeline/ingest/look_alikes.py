@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.catalog import LOOK_ALIKES_FILE
-from pipeline.geometry import to_canonical
+from pipeline.geometry import canonical_view
 from pipeline.ingest.thumbnails import thumbnail
 from pipeline.near_duplicates import EDGE, reduce_images
 
@@ -64,10 +64,10 @@ def signature(voxels: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[np.f
         voxels: (i, j, k).
         affine: voxel index → RAS+ mm.
     """
-    canonical, _, _ = to_canonical(voxels, affine)
+    canonical = canonical_view(voxels, affine)
     i, j, k = (size // 2 for size in canonical.shape)
     planes = (canonical[:, :, k], canonical[:, j, :], canonical[i, :, :])
-    return reduce_images([_padded(thumbnail(np.asarray(plane))) for plane in planes])
+    return reduce_images([_padded(thumbnail(np.ascontiguousarray(plane))) for plane in planes])
 
 
 def write_look_alikes(

@@ -13,6 +13,7 @@ from pipeline.geometry import (
     Geometry,
     affine_from_dicom,
     axial_geometry_for,
+    canonical_view,
     dicom_planes,
     geometry_with_spacing,
     is_oblique,
@@ -270,3 +271,14 @@ def test_a_geometry_cannot_be_changed_afterwards() -> None:
     assert geometry.affine[0, 0] == 1.0
     with pytest.raises(ValueError, match="read-only"):
         geometry.affine[0, 0] = 2.0
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", list(itertools.product((1.0, -1.0), repeat=3)))
+def test_the_canonical_view_shows_what_the_copy_holds_without_copying(axes, signs):
+    array = np.arange(24).reshape(2, 3, 4)
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag(signs)[:, list(axes)]
+    view = canonical_view(array, affine)
+    np.testing.assert_array_equal(view, to_canonical(array, affine)[0])
+    assert np.shares_memory(view, array)
