@@ -19,6 +19,7 @@ from pipeline.report.charts import BarGroup
 from pipeline.report.contact_view import ContactView
 from pipeline.report.decisions import Decision
 from pipeline.report.lesion_pictures import ClassPictures, CopyPair
+from pipeline.report.references import cited
 from pipeline.report.stage_rows import StageRow
 from pipeline.report.tables import TableView, grouped_text, significant_text
 from pipeline.report.training_curves import TrainingView
@@ -97,6 +98,13 @@ class Page:
     warnings: tuple[str, ...]
     methods: tuple[Method, ...]
     provenance: Provenance
+
+    @property
+    def references(self) -> tuple[tuple[str, str], ...]:
+        """Works that the methods and the columns shown cite."""
+        tracks = [section.tables for section in (self.lesions, self.translation) if section]
+        columns = [heading.source for tables in tracks for table in tables for heading in table.headings]
+        return cited([paragraph for method in self.methods for paragraph in method.paragraphs] + columns)
 
     @property
     def track_titles(self) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.report.glossary import OWN, definition_of, source_of
 from pipeline.results import Cell, Column, ResultTable
 
 MISSING = "–"
@@ -32,12 +33,27 @@ class CellView:
 
 @dataclass(frozen=True)
 class HeadingView:
-    """One column heading."""
+    """One column heading.
+
+    Attributes:
+        title, unit: as shown.
+        definition: what the number is.
+        source: the work that defines it, as `references` names it.
+        numeric: right-aligned.
+    """
 
     title: str
     unit: str
     definition: str
+    source: str
     numeric: bool
+
+    @property
+    def explained(self) -> str:
+        """Definition and source in one line."""
+        words = self.definition.rstrip(".")
+        source = "" if self.source == OWN else f" ({self.source})"
+        return f"{words[:1].upper()}{words[1:]}{source}."
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,11 @@ def table_view(table: ResultTable) -> TableView:
     rows = tuple(tuple(_cell(column, row) for column in table.columns) for row in table.rows)
     headings = tuple(
         HeadingView(
-            column.title, column.unit, column.definition, bool(rows) and all(cells[place].numeric for cells in rows)
+            column.title,
+            column.unit,
+            column.definition or definition_of(table.key, column.key),
+            source_of(table.key, column.key),
+            bool(rows) and all(cells[place].numeric for cells in rows),
         )
         for place, column in enumerate(table.columns)
     )
