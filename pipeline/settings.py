@@ -186,6 +186,9 @@ class TrainLesionsSettings(LoopSettings):
     gradient_penalty: Weight = Field(0.0, description="Weight of (‖∇D‖ − 1)² (WGAN-GP: 10); 0 is off.")
     weight_clip: Weight = Field(0.0, description="D's weights stay in [−c, c] (WGAN: 0.01); 0 is off.")
     critic_steps: Count = Field(1, description="Steps of D for one of G (Wasserstein: 5).")
+    virtual_batch: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="Images of the reference of virtual batch normalization in G (Salimans 2016); 0: batch norm."
+    )
     label_real: Fraction = Field(1.0, description="What D is told real images are; 0.9 is one-sided smoothing.")
     label_softness: Fraction = Field(0.0, description="Labels are drawn from ranges of this width beside 1 and 0.")
     label_flip_rate: Fraction = Field(0.0, description="Share of images whose label is swapped.")
@@ -199,6 +202,8 @@ class TrainLesionsSettings(LoopSettings):
         classic = self.family == "dcgan_classic"
         if classic and self.r1_gamma + self.r2_gamma + self.gradient_penalty > 0:
             raise ValueError("dcgan_classic has batch norm in D, which rules out r1_gamma, r2_gamma, gradient_penalty")
+        if classic and self.virtual_batch > 0:
+            raise ValueError("virtual_batch is for the family dcgan; dcgan_classic keeps the batch norm of 2016")
         if not classic and self.spectral_norm and self.weight_clip > 0:
             raise ValueError("weight_clip and spectral_norm exclude each other; set spectral_norm to false")
         softened = self.label_real < 1 or self.label_softness > 0 or self.label_flip_rate > 0

@@ -4,6 +4,7 @@ A model folder holds ``settings.json`` (how to build the networks), one ``<netwo
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from models.lesion_gan.backbone import Backbone
 from models.lesion_gan.classic import ClassicDiscriminator, ClassicGenerator
 from models.lesion_gan.discriminator import DCGANDiscriminator
 from models.lesion_gan.generator import DCGANGenerator
+from models.lesion_gan.virtual_batch import VirtualBatchGenerator
 from models.mr_to_ct.generator import ResNetGenerator, Translator, UNetGenerator
 from pipeline.checkpoints import load_weights, save_tensors, tensor_shapes
 from pipeline.errors import InputError
@@ -41,6 +43,7 @@ class LesionGeneratorSettings(BaseModel):
     latent_size: int
     width: int
     attributes: tuple[LesionAttribute, ...] = ()
+    virtual_batch: int = 0
 
     @property
     def attribute_levels(self) -> tuple[int, ...]:
@@ -66,7 +69,9 @@ def build_lesion_generator(settings: LesionGeneratorSettings, rng: torch.Generat
         InputError: attributes with a family that has none.
     """
     if settings.family == "dcgan":
-        return DCGANGenerator(
+        virtual = settings.virtual_batch > 0
+        build = partial(VirtualBatchGenerator, reference_size=settings.virtual_batch) if virtual else DCGANGenerator
+        return build(
             settings.size_px,
             rng,
             image_channels=settings.channels,

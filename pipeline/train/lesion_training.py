@@ -64,6 +64,7 @@ class LesionTraining:
             latent_size=settings.latent_size,
             width=settings.width,
             attributes=images.attributes,
+            virtual_batch=settings.virtual_batch,
         )
         self._attributes = torch.from_numpy(images.attribute_values()[rows])
         generator = build_lesion_generator(self._model_settings, rng)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from pipeline.checkpoints import Checkpoint, flatten_optimizer, load_newest, restore_optimizer
 from pipeline.errors import TrainingError
@@ -45,20 +44,11 @@ def restore(trainee: Trainee, found: Checkpoint) -> tuple[int, list[dict[str, An
         network.load_state_dict(_part(found.tensors, f"network/{name}/"))
     for name, optimizer in trainee.step.optimizers().items():
         restore_optimizer(f"optimizer/{name}", optimizer, found.tensors, found.state["optimizers"][name])
-        _lay_out_as_weights(optimizer)
     device = next(iter(trainee.step.networks().values())).parameters().__next__().device
     trainee.step.load_extra_state({name: value.to(device) for name, value in _part(found.tensors, "extra/").items()})
     for name, rng in trainee.generators.items():
         rng.set_state(found.tensors[f"generator/{name}"])
     return int(found.state["images"]), [dict(row) for row in found.state["rows"]]
-
-
-def _lay_out_as_weights(optimizer: Optimizer) -> None:
-    """Give moments the memory layout of their weights: a checkpoint keeps values alone, fused optimizers need both."""
-    for weight, state in optimizer.state.items():
-        for key, value in state.items():
-            if value.shape == weight.shape and value.stride() != weight.stride():
-                state[key] = torch.empty_like(weight).copy_(value)
 
 
 def _require_match(trainee: Trainee, found: Checkpoint) -> None:

@@ -1,9 +1,12 @@
 """Labels for D: ranges, shares, and what may not be asked for."""
 
+import math
+
 import pytest
 import torch
 
-from models.labels import HARD_LABELS, LabelSettings, draw_labels
+from models.labels import HARD_LABELS, LabelSettings, draw_labels, lowest_cross_entropy
+from models.losses import labeled_cross_entropy
 
 RNG_SEED = 3
 
@@ -46,3 +49,18 @@ def test_the_share_of_swapped_labels_is_the_rate() -> None:
 def test_labels_that_do_not_tell_real_from_fake_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="labels must tell real from fake"):
         LabelSettings(**wrong)
+
+
+def test_the_lowest_cross_entropy_of_hard_and_smoothed_labels_by_hand() -> None:
+    assert lowest_cross_entropy(HARD_LABELS) == 0
+    expected = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)
+    assert lowest_cross_entropy(LabelSettings(real=0.9)) == pytest.approx(expected)
+    assert lowest_cross_entropy(LabelSettings(flip_rate=0.1)) == pytest.approx(2 * expected)
+
+
+def test_no_score_does_better_than_the_lowest_cross_entropy() -> None:
+    settings = LabelSettings(real=0.95, softness=0.1, flip_rate=0.05)
+    labels = draw(settings)
+    scores = torch.linspace(-6, 6, 241)
+    best = [min(labeled_cross_entropy(score.expand(4000), told).item() for score in scores) for told in labels]
+    assert sum(best) == pytest.approx(lowest_cross_entropy(settings), abs=0.02)  # of 4000 drawn labels

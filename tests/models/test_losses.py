@@ -214,3 +214,21 @@ def test_the_first_term_that_is_not_finite_is_named() -> None:
     with pytest.raises(NonFiniteLossError, match="bad = inf") as caught:
         require_finite(terms)
     assert (caught.value.term, caught.value.value) == ("bad", math.inf)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_loss_at_chance_is_that_of_a_discriminator_that_scores_everything_zero(name: str) -> None:
+    objective, nothing = OBJECTIVES[name], torch.zeros(3)
+    if objective.chance_loss is None:
+        assert name == "least_squares"  # there, saying nothing is the score one half
+        assert objective.discriminator_loss(nothing + 0.5, nothing + 0.5).item() == pytest.approx(0.5)
+    else:
+        assert objective.discriminator_loss(nothing, nothing).item() == pytest.approx(objective.chance_loss)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_no_game_of_bounded_loss_falls_below_zero_and_only_wasserstein_does(name: str) -> None:
+    rng = torch.Generator().manual_seed(0)
+    real, fake = torch.randn(200, generator=rng) * 9, torch.randn(200, generator=rng) * 9
+    losses = [OBJECTIVES[name].discriminator_loss(real[i : i + 1], fake[i : i + 1]).item() for i in range(200)]
+    assert (min(losses) < 0) == (name == "wasserstein")

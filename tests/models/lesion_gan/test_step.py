@@ -281,3 +281,39 @@ def test_clipping_with_spectral_norm_and_soft_labels_without_labels_are_refused(
         build(LesionStepSettings(weight_clip=0.01))
     with pytest.raises(ValueError, match="objective that has labels"):
         build(LesionStepSettings(objective="hinge", labels=LabelSettings(real=0.9)))
+
+
+def test_bfloat16_gives_the_step_of_float32_but_for_its_rounding() -> None:
+    terms = {}
+    for precision in ("float32", "bfloat16"):
+        step = build(LesionStepSettings(r1_gamma=1.0, r2_gamma=1.0, precision=precision))
+        terms[precision] = step.step(*batch(8))
+        assert all(parameter.dtype == torch.float32 for parameter in step.generator.parameters())
+    for name, exact in terms["float32"].items():
+        assert terms["bfloat16"][name].dtype == torch.float32
+        assert terms["bfloat16"][name].item() == pytest.approx(exact.item(), rel=0.1, abs=0.01), name
+    assert terms["float32"]["d_grad_norm"] != terms["bfloat16"]["d_grad_norm"]
+
+
+def test_the_gradient_of_each_player_is_clipped() -> None:
+    moved = {}
+    for clip in (0.0, 1e-6):
+        step = build(LesionStepSettings(gradient_clip=clip, betas=(0.0, 0.0)))
+        for optimizer in step.optimizers().values():
+            for group in optimizer.param_groups:
+                group["eps"] = 1.0  # so that Adam's step shrinks with the gradient
+        before = {name: weights(network) for name, network in step.networks().items()}
+        step.step(*batch())
+        moved[clip] = {
+            name: max(float((before[name][key] - value.detach()).abs().max()) for key, value in network.named_parameters())
+            for name, network in step.networks().items()
+            if name != "generator_ema"
+        }
+    assert all(moved[1e-6][name] < 1e-2 * moved[0.0][name] for name in moved[0.0])
+
+
+def test_the_scale_of_the_loss_follows_objective_and_labels() -> None:
+    smooth = build(LesionStepSettings(objective="non_saturating", labels=LabelSettings(real=0.9))).game()
+    assert smooth.chance_loss == pytest.approx(2 * 0.6931472)
+    assert smooth.floor_loss == pytest.approx(0.3250830)
+    assert build(LesionStepSettings(objective="hinge")).game().chance_loss == 2

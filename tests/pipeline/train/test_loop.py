@@ -6,11 +6,13 @@ from safetensors.torch import load_file
 from models.losses import NonFiniteLossError
 from pipeline.checkpoints import generations
 from pipeline.errors import TrainingError
+from pipeline.prepared_set import ImageSet
 from pipeline.records import silent
 from pipeline.settings import TrainLesionsSettings, TrainMRToCTSettings
 from pipeline.train.lesion_training import LesionTraining
 from pipeline.train.loop import train
 from pipeline.train.mr_to_ct_training import MRToCTTraining
+from pipeline.trained_models import load_lesion_generator
 
 CPU = torch.device("cpu")
 LESIONS = TrainLesionsSettings(
@@ -135,3 +137,52 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(imag
         train(trainee, LESIONS, tmp_path / "run", "w", silent)
     assert [path.name for path in generations(tmp_path / "run" / "checkpoints")] == ["0000000008", "0000000016"]
     assert not (tmp_path / "run" / "model").exists()
+
+
+def test_classes_are_drawn_evenly_however_rare(images, tmp_path):
+    rare = images.table.with_columns(
+        pl.when((pl.col("lesion_class") == "dark") & (pl.col("image").rank().over("lesion_class", "split") > 2))
+        .then(pl.lit("test"))
+        .otherwise(pl.col("split"))
+        .alias("split")
+    )
+    trainee = LesionTraining(ImageSet(images.images, rare, images.facts), LESIONS, 5, CPU)
+    drawn = []
+    trainee.step.step = lambda batch, classes: drawn.append((batch, classes)) or {}
+    for _ in range(200):
+        trainee.train_batch()
+    classes = torch.cat([classes for _, classes in drawn])
+    assert (classes == 1).float().mean().item() == pytest.approx(0.5, abs=0.07)  # 2 of 8 images; four standard errors
+    bright = torch.cat([batch for batch, _ in drawn]).mean(dim=(1, 2, 3)) > 0
+    assert torch.equal(bright, classes == 0)
+
+
+def test_virtual_batch_normalization_trains_resumes_and_is_what_is_saved(images, tmp_path):
+    virtual = LESIONS.model_copy(update={"images": 16, "virtual_batch": 4})
+    train(LesionTraining(images, virtual, 5, CPU), virtual, tmp_path / "whole", "w", silent)
+    with pytest.raises(Killed):
+        train(LesionTraining(images, virtual, 5, CPU), virtual, tmp_path / "parts", "w", kill_at(12))
+    trainee = LesionTraining(images, virtual, 5, CPU)
+    train(trainee, virtual, tmp_path / "parts", "w", silent)
+    assert_same_training(tmp_path / "whole", tmp_path / "parts")
+    loaded, settings = load_lesion_generator(tmp_path / "parts" / "model", CPU)
+    latent, classes = torch.randn(2, 8, generator=torch.Generator().manual_seed(3)), torch.tensor([0, 1])
+    assert settings.virtual_batch == 4
+    assert torch.equal(loaded(latent, classes), trainee.step.sample(classes, latent))
+
+
+def test_the_log_tells_how_far_and_how_varied_fakes_are(images, volumes, tmp_path):
+    train(lesions(images), LESIONS.model_copy(update={"images": 8}), tmp_path / "lesions", "w", silent)
+    train(mr_to_ct(volumes), MR_TO_CT.model_copy(update={"images": 4}), tmp_path / "mr", "w", silent)
+    log = pl.read_parquet(tmp_path / "lesions" / "log.parquet")
+    assert {"feature_diversity", "class_diversity", "fidelity_gap"} <= set(log.columns)
+    assert log["fidelity_gap"][0] > 0.3  # untrained
+    log = pl.read_parquet(tmp_path / "mr" / "log.parquet")
+    assert {"feature_diversity_ct", "fidelity_gap_ct", "d_grad_norm", "g_grad_norm"} <= set(log.columns)
+
+
+def test_recall_is_measured_on_validation_images_and_never_on_test_images(images, tmp_path):
+    moved = images.table.with_columns(pl.col("split").replace({"test": "validation"}))
+    trainee = LesionTraining(ImageSet(images.images, moved, images.facts), LESIONS, 5, CPU)
+    assert len(trainee.probe_images(8).held_out) == 4
+    assert len(lesions(images).probe_images(8).held_out) == 0
