@@ -305,7 +305,9 @@ def test_the_gradient_of_each_player_is_clipped() -> None:
         before = {name: weights(network) for name, network in step.networks().items()}
         step.step(*batch())
         moved[clip] = {
-            name: max(float((before[name][key] - value.detach()).abs().max()) for key, value in network.named_parameters())
+            name: max(
+                float((before[name][key] - value.detach()).abs().max()) for key, value in network.named_parameters()
+            )
             for name, network in step.networks().items()
             if name != "generator_ema"
         }
