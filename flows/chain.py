@@ -199,7 +199,7 @@ def newest_catalog(workspace: Workspace) -> StageRecord:
     for row in reversed(Ledger(workspace.ledger_path).rows("ingest")):
         if row.state in {"completed", "cached"}:
             record = verified_record(workspace.stage_folder("ingest", row.key))
-            if record is not None:
+            if record is not None and "role" not in record.facts:  # hosts and masks are no scans to learn from
                 return record.model_copy(update={"cached": True})
     raise InputError(
         "This step needs scans that were ingested into the workspace.",

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows.commands import evaluation, gans, information, inputs, outputs, sharing, whole_runs
+from flows.commands import evaluation, gans, information, inputs, outputs, placement, sharing, whole_runs
 
 _EPILOG = (
     "First steps:  scanloom demo  ·  scanloom run lesions --input DIR --workspace DIR  ·  scanloom settings presets"
 )
 _HELP_ORDER = (
-    *("demo", "run", "ingest", "prepare", "synthesize", "translate", "export", "report"),
+    *("demo", "run", "ingest", "prepare", "synthesize", "place-lesions", "translate", "export", "report"),
     *("export-model", "import-model", "info", "forget"),
     *("train", "evaluate", "quarantine", "settings"),
 )
@@ -37,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for module in (whole_runs, inputs, gans, evaluation, outputs, sharing, information):
+for module in (whole_runs, inputs, gans, placement, evaluation, outputs, sharing, information):
     app.add_typer(module.commands)
 
 

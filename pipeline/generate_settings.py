@@ -93,8 +93,26 @@ class GenerateMRToCTSettings(FrozenSettings):
     dicom: bool = Field(True, description="Write a DICOM CT series beside the NIfTI where the MR has geometry.")
 
 
+class PlacementSettings(FrozenSettings):
+    """Synthetic lesions set into healthy scans."""
+
+    per_host: Annotated[int, Field(ge=1, le=255)] = Field(1, description="Lesions set into each host.")
+    blending: Literal["poisson", "feathered"] = Field(
+        "poisson", description="Keep the gradients of the lesion (Perez 2003), or mix it in with a soft rim."
+    )
+    margin_mm: Annotated[float, Field(ge=0)] = Field(
+        3.0, description="What is written stays this far from the edge of the body, or of the mask that is given."
+    )
+    rim_mm: Annotated[float, Field(ge=0)] = Field(
+        3.0, description="Width of the rim around a lesion over which it is blended; one pixel at least."
+    )
+    labels: tuple[Count, ...] = Field((), description="Labels of the mask given that may be used; none: all above 0.")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, description="null takes that of the run.")
+
+
 class GenerateSettings(FrozenSettings):
     """What is generated."""
 
     lesions: GenerateLesionsSettings = GenerateLesionsSettings()
+    placement: PlacementSettings = PlacementSettings()
     mr_to_ct: GenerateMRToCTSettings = GenerateMRToCTSettings()

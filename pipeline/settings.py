@@ -15,6 +15,7 @@ from pipeline.frozen_settings import FrozenSettings as FrozenSettings
 from pipeline.generate_settings import GenerateLesionsSettings as GenerateLesionsSettings
 from pipeline.generate_settings import GenerateMRToCTSettings as GenerateMRToCTSettings
 from pipeline.generate_settings import GenerateSettings
+from pipeline.generate_settings import PlacementSettings as PlacementSettings
 
 Track = Literal["lesions", "mr_to_ct"]
 DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
