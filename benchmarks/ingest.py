@@ -30,30 +30,31 @@ import numpy as np
 from scipy.ndimage import zoom
 
 from benchmarks.comparison import Comparison
+from benchmarks.process_memory import PeakMemory
 from pipeline.ingest.file_index import FileIndex
 from pipeline.ingest.source_tree import walk
 from pipeline.phantom import phantom_subject
 from pipeline.scan_io import Acquisition, SeriesIdentity, uid_from, write_dicom_series
 
 SLICES = 150
-MR_SERIES, CT_SERIES = 14, 6
-"""At full size: 3,000 files, two thirds of 256² and one third of 512²."""
+MR_SERIES, CT_SERIES = 28, 12
+"""At full size: 6,000 files, 70 % of 256² and 30 % of 512²."""
 
 ROUNDS = 3
 SIZES = (0.25, 0.5, 1.0)
 REINDEX_ROUNDS = 15
-_WARM_BYTES = 5 << 29
+_WARM_BYTES = 3 << 30
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: orphans of a contestant come to us, and their CPU with them
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a contestant: seconds of CPU without imports, of wall, largest resident set of a process in MB."""
+    """One run of a contestant: seconds of CPU without imports, of wall, peak memory in MB if that was watched."""
 
     cpu: float
     wall: float
-    peak_mb: float
     voxels: int
+    peak_mb: float = 0.0
 
 
 def write_files(folder: Path, share: float) -> int:
@@ -74,7 +75,7 @@ def _series(folder: Path, voxels: Any, modality: str, number: int) -> None:
     write_dicom_series(folder, voxels.astype(np.int16), affine, modality, identity, Acquisition("bench"))
 
 
-def run_side(command: Callable[[Path], list[str]], python: bool) -> Run:
+def run_side(command: Callable[[Path], list[str]], python: bool, *, watch_memory: bool = False) -> Run:
     """Run a contestant into an empty folder, and count all of its processes."""
     with tempfile.TemporaryDirectory(prefix="bench-") as output:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -87,16 +88,20 @@ def run_side(command: Callable[[Path], list[str]], python: bool) -> Run:
             if python and process.stdout is not None:
                 process.stdout.readline()  # it has imported what it needs
                 warm.close()
+            watch = PeakMemory(process.pid)
+            if watch_memory:
+                watch.start()
             told, errors = process.communicate("go\n")
+            peak_mb = watch.stop() if watch_memory else 0.0
         if process.returncode:
             raise RuntimeError(errors[-2000:] or told[-2000:])
         _reap()
         after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - began
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if not python:
-        return Run(cpu, wall, 0.0, 0)
+        return Run(cpu, wall, 0)
     figures = json.loads(told.splitlines()[-1])
-    return Run(cpu - figures["imports_cpu"], figures["wall"], after.ru_maxrss / 1024, figures["voxels"])
+    return Run(cpu - figures["imports_cpu"], figures["wall"], figures["voxels"], peak_mb)
 
 
 def _filled() -> mmap.mmap:
@@ -163,7 +168,6 @@ def _comparison(
         "wall_seconds": {side: [run.wall for run in runs[side]] for side in (ours, peer)},
         "wall_ratio": statistics.median(run.wall for run in runs[peer])
         / statistics.median(run.wall for run in runs[ours]),
-        "peak_mb": max(run.peak_mb for run in runs[ours]),
         **(growth if ours == "scanloom" else {}),
     }
     name = name if ours == "scanloom" else f"{name}_whole_stage"
@@ -174,11 +178,11 @@ def _comparison(
 def _growth(folders: dict[float, Path], counts: dict[float, int], full: list[Run]) -> dict[str, Any]:
     """Cost and memory over the sizes; the exponent is the slope of log cost over log files."""
     costs = {counts[1.0]: statistics.median(run.cpu for run in full)}
-    peaks = {counts[1.0]: max(run.peak_mb for run in full)}
+    commands = {share: _commands(folder)["scanloom"] for share, folder in folders.items()}
+    peaks = {counts[share]: run_side(*commands[share], watch_memory=True).peak_mb for share in SIZES}
     for share in SIZES[:-1]:
-        some = [run_side(*_commands(folders[share])["scanloom"]) for _ in range(ROUNDS)]
+        some = [run_side(*commands[share]) for _ in range(ROUNDS)]
         costs[counts[share]] = statistics.median(run.cpu for run in some)
-        peaks[counts[share]] = max(run.peak_mb for run in some)
     files = sorted(costs)
     slope = np.polyfit([math.log(count) for count in files], [math.log(costs[count]) for count in files], 1)[0]
     return {"cpu_of_files": costs, "peak_mb_of_files": peaks, "cost_exponent": float(slope)}

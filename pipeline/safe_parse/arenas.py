@@ -12,7 +12,6 @@ import mmap
 import os
 import weakref
 from collections.abc import Sequence
-from contextlib import suppress
 from multiprocessing.reduction import DupFd
 from typing import Any
 
@@ -29,7 +28,6 @@ NONE = (1 << 64) - 1
 """In a message: no area, or bytes that follow in the message itself."""
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-_ALIGNMENT = 64
 
 
 class Arenas:
@@ -107,7 +105,7 @@ def _sealed() -> int:
 
 
 class LentArenas:
-    """The parsing process's side.
+    """The parsing process's side. Its address space is limited: no more of the areas is mapped than results need.
 
     Args:
         descriptors: of the areas.
@@ -116,43 +114,37 @@ class LentArenas:
     def __init__(self, descriptors: Sequence[int]) -> None:
         self._descriptors = descriptors
         self._memory: dict[int, mmap.mmap] = {}
-        self._number = NONE
-        self._used = 0
+        self._number, self._taken = NONE, False
 
     def begin(self, number: int) -> None:
-        """Use an area for the results of the next task; `NONE` for none."""
-        self._number, self._used = number, 0
+        """Use an area for an array of the next task; `NONE` for none."""
+        self._number, self._taken = number, False
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An array of no certain content, in the area where it fits."""
-        dtype = np.dtype(dtype)
-        size = math.prod(shape) * dtype.itemsize
-        if self._number == NONE or size > ARENA_BYTES - self._used:
-            self._forget()
+        """An array of no certain content; the first one of a task lies in its area if it fits."""
+        dtype, count = np.dtype(dtype), math.prod(shape)
+        if self._number == NONE or self._taken or not 0 < count * dtype.itemsize <= ARENA_BYTES:
+            self._memory.clear()
             return np.empty(shape, dtype)
-        place = self._used
-        self._used += math.ceil(size / _ALIGNMENT) * _ALIGNMENT
-        return np.frombuffer(self._mapped(), dtype, math.prod(shape), place).reshape(shape)
+        self._taken = True
+        return np.frombuffer(self._mapped(count * dtype.itemsize), dtype, count).reshape(shape)
 
     def place_of(self, content: memoryview) -> int:
         """Where bytes lie in the area of this task, or `NONE`."""
-        memory = self._memory.get(self._number)
+        memory = self._memory.get(self._number) if self._taken else None
         if memory is None or not len(content):
             return NONE
         place = _address(content) - _address(memory)
-        return place if 0 <= place <= ARENA_BYTES - len(content) else NONE
+        return place if 0 <= place <= len(memory) - len(content) else NONE
 
-    def _mapped(self) -> mmap.mmap:
-        if self._number not in self._memory:
-            self._memory[self._number] = mmap.mmap(self._descriptors[self._number], ARENA_BYTES)
-        return self._memory[self._number]
-
-    def _forget(self) -> None:
-        """Give address space back to a result that needs much of its own."""
-        for number in [number for number in self._memory if number != self._number or not self._used]:
-            with suppress(BufferError):  # a result may still lie in it
-                self._memory[number].close()
-                del self._memory[number]
+    def _mapped(self, size: int) -> mmap.mmap:
+        memory = self._memory.pop(self._number, None)
+        if memory is None or len(memory) < size:
+            memory = mmap.mmap(self._descriptors[self._number], size)
+        if sum(map(len, self._memory.values())) + len(memory) > ARENA_BYTES:
+            self._memory.clear()
+        self._memory[self._number] = memory
+        return memory
 
 
 def _address(content: Any) -> int:

@@ -85,20 +85,20 @@ def test_the_parsing_process_cannot_change_the_size_of_an_area():
     arenas.descriptors.close()
 
 
-def test_arrays_of_a_task_lie_in_its_area_and_are_seen_by_the_other_side():
+def test_the_array_of_a_task_lies_in_its_area_and_is_seen_by_the_other_side():
     arenas = Arenas()
     child = LentArenas(arenas.descriptors.numbers)
-    child.begin(2)
-    first, second = child.empty((3, 5), np.int16), child.empty((4,), np.float32)
-    first[...] = np.arange(15).reshape(3, 5)
-    second[...] = 7.5
-    outside = np.ones(4)
-    head, _, *sent = pack((first.T, second, outside), child.place_of)
-    assert [bytes(part) for part in sent] == [outside.tobytes()]
-    places = np.frombuffer(head, "<u8")[1:].reshape(-1, 2).tolist()
-    assert places[1:] == [[30, 0], [16, 64], [32, NONE]]
-    seen = np.frombuffer(arenas.part(2, 0, 30), np.int16).reshape(3, 5)
-    np.testing.assert_array_equal(seen, np.arange(15).reshape(3, 5))
+    for number in (2, 0, 2):
+        child.begin(number)
+        first, second = child.empty((3, 5), np.int16), child.empty((4,), np.float32)
+        first[...] = np.arange(15).reshape(3, 5) + number
+        second[...] = 7.5
+        head, _, *sent = pack((first.T, second), child.place_of)
+        assert [bytes(part) for part in sent] == [second.tobytes()]
+        places = np.frombuffer(head, "<u8")[1:].reshape(-1, 2).tolist()
+        assert places[1:] == [[30, 0], [16, NONE]]
+        seen = np.frombuffer(arenas.part(number, 0, 30), np.int16).reshape(3, 5)
+        np.testing.assert_array_equal(seen, np.arange(15).reshape(3, 5) + number)
     arenas.descriptors.close()
 
 
@@ -106,12 +106,22 @@ def test_what_does_not_fit_gets_memory_of_its_own():
     arenas = Arenas()
     child = LentArenas(arenas.descriptors.numbers)
     child.begin(0)
-    half = child.empty((ARENA_BYTES // 2,), np.uint8)
-    rest = child.empty((ARENA_BYTES // 2 + 1,), np.uint8)
-    assert child.place_of(half.data) == 0
-    assert child.place_of(rest.data) == NONE
+    large = child.empty((ARENA_BYTES + 1,), np.uint8)
+    assert child.place_of(large.data) == NONE
+    assert child.place_of(child.empty((ARENA_BYTES,), np.uint8).data) == 0
     child.begin(NONE)
     assert child.place_of(child.empty((2,), np.uint8).data) == NONE
+    arenas.descriptors.close()
+
+
+def test_no_more_address_space_is_taken_than_one_area():
+    arenas = Arenas()
+    child = LentArenas(arenas.descriptors.numbers)
+    for number, share in ((0, 2), (1, 2), (2, 2), (0, 1), (1, 8), (2, 4), (1, 4)):
+        child.begin(number)
+        array = child.empty((ARENA_BYTES // share,), np.uint8)
+        assert child.place_of(array.data) == 0
+        assert sum(map(len, child._memory.values())) <= ARENA_BYTES
     arenas.descriptors.close()
 
 
