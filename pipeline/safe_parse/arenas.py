@@ -123,7 +123,9 @@ class LentArenas:
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of no certain content; the first one of a task lies in its area if it fits."""
         dtype, count = np.dtype(dtype), math.prod(shape)
-        if self._number == NONE or self._taken or not 0 < count * dtype.itemsize <= ARENA_BYTES:
+        if self._taken:
+            return np.empty(shape, dtype)
+        if self._number == NONE or not 0 < count * dtype.itemsize <= ARENA_BYTES:
             self._memory.clear()
             return np.empty(shape, dtype)
         self._taken = True
