@@ -38,6 +38,7 @@ from pipeline.report.sections import (
     translation_section,
 )
 from pipeline.report.stage_rows import stable_facts
+from pipeline.report.tested_on import tested_on
 from pipeline.results import Results, read_results
 from pipeline.settings import RunSettings
 from pipeline.stage_runner import Stage, StageContext, run_stage
@@ -102,7 +103,8 @@ def _write(context: StageContext, settings: RunSettings, records: Mapping[str, S
     page = render(_page(settings, records, folders, results, contact, lesions, translation, warnings))
     write_text(context.folder / REPORT_PAGE, page)
     quality = {} if sheet is None else {"quality": quality_numbers(sheet)}
-    write_json(context.folder / REPORT_NUMBERS, _numbers(settings, records, results, warnings) | quality)
+    tested = {"test_sets": tested_on(records, folders)}
+    write_json(context.folder / REPORT_NUMBERS, _numbers(settings, records, results, warnings) | quality | tested)
     context.progress("report sections", 3, 3)
     return {"page": REPORT_PAGE, "bytes": len(page.encode()), "warnings": len(warnings)}
 
