@@ -1,14 +1,12 @@
 """What `scanloom export-model`, `import-model` and the option --model do."""
 
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from flows.progress import display_for
 from flows.requests import Options, load_settings
+from flows.showing import displayed, show, show_facts
 from flows.stage_commands import run_steps
 from pipeline.errors import InputError
 from pipeline.records import StageRecord
@@ -35,9 +33,9 @@ def export_models(options: Options, console: Console, input_folder: Path | None)
             names = (f"prepare_{track}", f"train_{track}", _MADE[track], _EVALUATIONS[track])
             export = export_lesion_model if track == "lesions" else export_mr_to_ct_model
             needed = [records[name] for name in names]
-            record = _displayed(console, f"export the model of {track}", partial(export, workspace, settings, *needed))
-            _show(console, f"shared model, {track}", record.path(workspace.root) / SHARED_FOLDER)
-            _show_facts(console, record, ("format", "license", "model_sha256", "largest_difference", "override"))
+            record = displayed(console, f"export the model of {track}", partial(export, workspace, settings, *needed))
+            show(console, f"shared model, {track}", record.path(workspace.root) / SHARED_FOLDER)
+            show_facts(console, record, ("format", "license", "model_sha256", "largest_difference", "override"))
 
 
 def take_in(options: Options, console: Console, source: Path) -> None:
@@ -53,10 +51,10 @@ def take_in(options: Options, console: Console, source: Path) -> None:
     workspace = Workspace.open(options.workspace)
     with workspace.locked():
         record = import_model(workspace, source, found)
-    _show(console, "imported model", record.path(workspace.root))
-    _show_facts(console, record, ("track", "model_sha256"))
+    show(console, "imported model", record.path(workspace.root))
+    show_facts(console, record, ("track", "model_sha256"))
     command = "synthesize" if record.facts["track"] == "lesions" else "translate"
-    _show(console, "use it", f"scanloom {command} --model {str(record.facts['model_sha256'])[:12]}")
+    show(console, "use it", f"scanloom {command} --model {str(record.facts['model_sha256'])[:12]}")
 
 
 def synthesize_with(options: Options, console: Console, digest: str) -> None:
@@ -72,11 +70,11 @@ def synthesize_with(options: Options, console: Console, digest: str) -> None:
     workspace = Workspace.open(options.workspace)
     with workspace.locked():
         model = imported_model(workspace, digest, "lesions")
-        record = _displayed(
+        record = displayed(
             console, "make synthetic lesions", partial(synthesize_lesions, workspace, settings, None, model)
         )
-    _show(console, "synthetic lesions", record.path(workspace.root))
-    _show_facts(console, record, ("images", "per_class", "model_sha256"))
+    show(console, "synthetic lesions", record.path(workspace.root))
+    show_facts(console, record, ("images", "per_class", "model_sha256"))
 
 
 def translate_with(options: Options, console: Console, digest: str, input_folder: Path | None) -> None:
@@ -95,9 +93,9 @@ def translate_with(options: Options, console: Console, digest: str, input_folder
         model = imported_model(workspace, digest, "mr_to_ct")
         _require_equal_inputs(model, records["prepare_mr_to_ct"])
         needed = (records["ingest"], records["prepare_mr_to_ct"], model)
-        record = _displayed(console, "make pseudo-CT", partial(translate_mr_to_ct, workspace, settings, *needed))
-    _show(console, "pseudo-CT", record.path(workspace.root))
-    _show_facts(console, record, ("cases", "slices", "dicom_series", "model_sha256"))
+        record = displayed(console, "make pseudo-CT", partial(translate_mr_to_ct, workspace, settings, *needed))
+    show(console, "pseudo-CT", record.path(workspace.root))
+    show_facts(console, record, ("cases", "slices", "dicom_series", "model_sha256"))
 
 
 def _require_equal_inputs(model: StageRecord, prepared: StageRecord) -> None:
@@ -111,29 +109,3 @@ def _require_equal_inputs(model: StageRecord, prepared: StageRecord) -> None:
             allowed=", ".join(f"{name}: {known.get(name, 'not told by the model')}" for name in odd),
             change="Set prepare.mr_to_ct.spacing_mm to that of the model; import whole folders, with inputs.json.",
         )
-
-
-def _displayed(console: Console, title: str, run: Callable[..., StageRecord]) -> StageRecord:
-    """Run a stage with its progress on the screen."""
-    display = display_for(console)
-    display.begin("", title, 1, 1)
-    began = time.monotonic()
-    try:
-        record = run(progress=display.advance)
-        display.end(record.cached, time.monotonic() - began)
-    except BaseException:
-        display.abandon()
-        raise
-    finally:
-        display.close()
-    return record
-
-
-def _show(console: Console, what: str, value: object) -> None:
-    console.print(f"{what:20} {value}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _show_facts(console: Console, record: StageRecord, names: tuple[str, ...]) -> None:
-    for name in names:
-        if record.facts.get(name) is not None:
-            _show(console, f"  {name}", record.facts[name])

@@ -44,10 +44,9 @@ def lesion_network(model: Path) -> tuple[nn.Module, dict[str, Tensor]]:
         network.attribute_code = _OpenAttributes(settings.attribute_levels)
     number = max(2, len(settings.classes))
     latent = torch.randn(number, settings.latent_size, generator=torch.Generator().manual_seed(0))
-    return network.to(memory_format=torch.contiguous_format), {
-        "latent": latent,
-        "classes": torch.arange(number) % len(settings.classes),
-    }
+    for parameter in network.parameters():
+        parameter.data = parameter.data.contiguous()  # torch.export warns of weights that lie channels last
+    return network, {"latent": latent, "classes": torch.arange(number) % len(settings.classes)}
 
 
 def translator_network(model: Path) -> tuple[nn.Module, dict[str, Tensor]]:

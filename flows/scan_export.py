@@ -1,0 +1,33 @@
+"""What `scanloom export --format` does for the formats of whole scans."""
+
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from rich.console import Console
+
+from flows.requests import Options, load_settings
+from flows.showing import displayed, show, show_facts
+from flows.stage_commands import run_steps
+from pipeline.workspace import Workspace
+
+
+def export_scans_as(options: Options, console: Console, form: str, input_folder: Path | None) -> None:
+    """Write the scans of the last ingest; BIDS with pseudo-CT too where the settings name that track.
+
+    Raises:
+        ScanloomError: a step cannot go on, or the format cannot hold these scans.
+    """
+    from pipeline.export.metadata import DATASET_FOLDER
+    from pipeline.export.scan_stage import ScanFormat, export_scans
+
+    translated = "translate_mr_to_ct" if form == "bids" else "prepare_mr_to_ct"
+    targets = {"lesions": "prepare_lesions", "mr_to_ct": translated}
+    records = run_steps(options, targets, console, input_folder=input_folder)
+    settings, _ = load_settings(options)
+    workspace = Workspace.open(options.workspace)
+    needed = (cast(ScanFormat, form), records["ingest"], records.get("translate_mr_to_ct"))
+    with workspace.locked():
+        record = displayed(console, "export scans", partial(export_scans, workspace, settings, *needed))
+    show(console, "dataset", record.path(workspace.root) / DATASET_FOLDER)
+    show_facts(console, record, ("format", "written", "classes"))
