@@ -1,9 +1,9 @@
 """A set in the form of the Medical Segmentation Decathlon: ``dataset.json`` lists images and their label maps.
 
 Antonelli et al., Nat Commun 13:4128, 2022. Each label above 0 is a lesion class, organs too; ``ingest.lesion_classes``
-names those that are meant. Training images come with their labels, test images, which have none, without. A file name
-is its subject. Sets of several modalities store them in one 4-D file; these are refused, for such a file does not say
-how its channels are to be told apart.
+names those that are meant. Training images come with their labels, as do those of a list ``validation``, which MONAI
+reads too; test images may have one. A file name is its subject. Sets of several modalities store them in one 4-D file;
+these are refused, for such a file does not say how its channels are to be told apart.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from pipeline.ingest.layouts.nifti_cases import NIFTI_SUFFIXES, NiftiCase, read_
 from pipeline.ingest.source_tree import Refusal, SourceTree
 from pipeline.ingest.table_files import tidy_path
 
-FOLDERS = frozenset({"imagesTr", "imagesTs", "labelsTr"})
+FOLDERS = frozenset({"imagesTr", "imagesTs", "labelsTr", "labelsTs"})
 """Folders of such a set."""
 
 _ENTRIES = '"training": [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}], "test": ["./imagesTs/b…"]'
@@ -90,23 +90,20 @@ def _modality(content: Mapping[str, Any]) -> tuple[str, str | None]:
 
 
 def _listed(content: Mapping[str, Any]) -> dict[str, str | None]:
-    """Image → label map of the training list, image → None of the test list; paths relative to the root."""
-    training, test = content.get("training"), content.get("test", [])
-    if not isinstance(training, list) or not isinstance(test, list):
+    """Image → label map of the training and validation lists, → label map or None of the test list."""
+    lists = {name: content.get(name, []) for name in ("training", "validation", "test")}
+    if not all(isinstance(entries, list) for entries in lists.values()):
         raise dataset_error("no lists of training and test images", _ENTRIES)
     labels: dict[str, str | None] = {}
-    for number, entry in enumerate(training, start=1):
-        image, label = (entry.get("image"), entry.get("label")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(image, str) or not isinstance(label, str) or tidy_path(image) in labels:
-            raise dataset_error(
-                f"training entry {number} without image and label, or with the image of another", _ENTRIES
-            )
-        labels[tidy_path(image)] = tidy_path(label)
-    for number, entry in enumerate(test, start=1):
-        image = entry.get("image") if isinstance(entry, dict) else entry
-        if not isinstance(image, str) or tidy_path(image) in labels:
-            raise dataset_error(f"test entry {number} without an image, or with the image of another", _ENTRIES)
-        labels[tidy_path(image)] = None
+    for name, entries in lists.items():
+        for number, entry in enumerate(entries, start=1):
+            image, label = (entry.get("image"), entry.get("label")) if isinstance(entry, dict) else (entry, None)
+            labeled = isinstance(label, str) or (name == "test" and label is None)
+            if not isinstance(image, str) or not labeled or tidy_path(image) in labels:
+                missing_part = "an image" if name == "test" else "image and label"
+                found = f"{name} entry {number} without {missing_part}, or with the image of another"
+                raise dataset_error(found, _ENTRIES)
+            labels[tidy_path(image)] = tidy_path(label) if isinstance(label, str) else None
     return labels
 
 
