@@ -45,6 +45,7 @@ PAGES = [
     "docs/evaluation.md",
     "docs/evaluate-others.md",
     "docs/report.md",
+    "docs/datasets.md",
     "docs/share-models.md",
     "docs/workspace.md",
     "docs/privacy.md",
