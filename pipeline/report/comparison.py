@@ -180,7 +180,7 @@ def _measures(track: str, runs: Sequence[Run]) -> ResultTable | None:
 
 def _main_cells(results: Results) -> list[tuple[str, Column, Mapping[str, Cell]]]:
     """(name, column, row) of every number that is compared."""
-    found = []
+    found: list[tuple[str, Column, Mapping[str, Cell]]] = []
     for table in results.tables:
         naming, wanted = _MAIN_ROWS.get(table.key, ("", frozenset()))
         for row in table.rows:
@@ -204,8 +204,10 @@ def _trainings(runs: Sequence[Run]) -> ResultTable:
         facts = {run.letter: run.numbers["stages"].get(stage, {}).get("facts", {}) for run in runs}
         if any(facts.values()):
             rows.append({"what": f"{title}, training images"} | {key: own.get("images") for key, own in facts.items()})
-            alarms = {key: len(own["alarms"]) if "alarms" in own else None for key, own in facts.items()}
-            rows.append({"what": f"{title}, alarms"} | alarms)
+            alarms: dict[str, Cell] = {
+                key: len(own["alarms"]) if "alarms" in own else None for key, own in facts.items()
+            }
+            rows.append({"what": f"{title}, alarms", **alarms})
             rows.append({"what": f"{title}, device"} | {key: own.get("device") for key, own in facts.items()})
     columns = (Column(key="what", title="Training", definition="What is counted."), *_columns(runs))
     caption = "Lengths are counted in training images."
