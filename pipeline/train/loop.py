@@ -5,8 +5,9 @@ image pools, log and the state of every random generator are in the checkpoint, 
 alone, and alarms follow from the log. That holds for trainings that went back to a checkpoint as well.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from skimage.io import imsave
 from torch import Tensor
@@ -80,8 +81,7 @@ class _Loop:
             self._go_on_from(found)
             return
         self.course.keep_until(None)
-        for finding in poor_data(trainee.variety):
-            self._act(finding)
+        self._respond(poor_data(trainee.variety))
         self._save()
 
     def step(self) -> bool:
@@ -93,7 +93,7 @@ class _Loop:
             self._halve_batch()
             return False
         if isinstance(outcome, Finding):
-            self._act(outcome)
+            self._respond([outcome])
             return False
         self._before, self.images = self.images, self.images + self._trainee.batch_size
         self.log.add(outcome, self._trainee.batch_size)
@@ -107,10 +107,8 @@ class _Loop:
         if closes:  # at a checkpoint too, so that a resumed log has the same rows
             self.log.close_interval(self.images, self._probe.measure())
             alarms = self._settings.alarms
-            for finding in raised(self.log.rows, self._game, alarms.patience, alarms.grace_images):
-                if self._act(finding).to_images is not None:
-                    return
-                self.log.mark(finding.alarm)
+            if self._respond(raised(self.log.rows, self._game, alarms.patience, alarms.grace_images)):
+                return
         if last or self._crossed(self._settings.grid_every_images):
             self._write_grid()
         if checkpoint_due or (closes and self._owed):
@@ -136,8 +134,22 @@ class _Loop:
                 raise
             return "out of memory"
 
-    def _act(self, finding: Finding) -> TrainingAlarm:
-        """Record trouble with the picture of the moment, then do what the settings say."""
+    def _respond(self, findings: Sequence[Finding]) -> bool:
+        """Record trouble, then do what the settings say; True where the training went back."""
+        alarms = []
+        for finding in findings:
+            alarms.append(self._record(finding))
+            if alarms[-1].to_images is not None:  # the others will come again, if they are still there
+                return True
+            if self.log.rows and self.log.rows[-1]["images"] == self.images:
+                self.log.mark(finding.alarm)
+        for alarm in alarms:
+            if alarm.action == "stop":
+                self._stop(alarm)
+        return False
+
+    def _record(self, finding: Finding) -> TrainingAlarm:
+        """Write an alarm down with the picture of the moment; go back where that is its action."""
         action = self.course.action(finding)
         good = newest_checkpoint(self._trainee, self._checkpoints) if action == "roll_back" else None
         if action == "roll_back" and good is None:
@@ -147,13 +159,12 @@ class _Loop:
         self.log.add_alarm(alarm.sentence(), self.images)
         if good is not None:
             self._go_on_from(good)
-        elif action == "stop":
-            self._stop(alarm)
         return alarm
 
-    def _stop(self, alarm: TrainingAlarm) -> None:
+    def _stop(self, alarm: TrainingAlarm) -> NoReturn:
         if self.log.rows:
             self.log.write(self._folder / "log.parquet")
+        self.log.close()
         raise TrainingError(
             f"A training must not go on in trouble ({alarm.alarm}).",
             found=f"{alarm.found} after {alarm.images} images",
@@ -164,6 +175,7 @@ class _Loop:
     def _halve_batch(self) -> None:
         size, least = self._trainee.batch_size, self._trainee.smallest_batch
         if not self.course.may_halve or size // 2 < least:
+            self.log.close()
             raise ResourceError(
                 "A training step must fit into the memory of the device.",
                 found=f"out of memory with a batch of {size}",

@@ -127,6 +127,16 @@ def test_stopping_leaves_the_log_the_record_and_the_last_checkpoint(images, tmp_
     assert not (tmp_path / "model").exists()
 
 
+def test_all_alarms_of_a_row_are_recorded_before_the_training_ends(images, tmp_path):
+    run = settings("stop", objective="hinge")
+    both = {"diversity": torch.tensor(0.0), "d_loss": torch.tensor(0.0)}
+    with pytest.raises(TrainingError, match="discriminator_won"):
+        train(training(images, run, terms=lambda done, rate: both), run, tmp_path, "w", silent)
+    assert [alarm.alarm for alarm in read_alarms(tmp_path)] == ["discriminator_won", "diversity_lost"]
+    assert len({alarm.picture for alarm in read_alarms(tmp_path)}) == 2
+    assert pl.read_parquet(tmp_path / "log.parquet")["alarm"][-1] == "discriminator_won, diversity_lost"
+
+
 def test_going_back_halves_the_learning_rates_and_goes_on_from_before_the_trouble(images, tmp_path):
     run = settings("roll_back")
     trainee = training(images, run, terms=collapsed_from(12, until_rate=6e-4))
@@ -170,6 +180,7 @@ def test_a_checkpoint_owed_through_trouble_that_passes_is_written_after_it(image
     assert read_alarms(tmp_path) == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [3, 5, 6, 8, 11])
 def test_a_kill_before_and_after_going_back_changes_nothing(images, tmp_path, kill):
     # steps 1 to 5 lead to the alarm at 20 images, the 6th is the first one after going back to 8
@@ -182,7 +193,10 @@ def test_a_kill_before_and_after_going_back_changes_nothing(images, tmp_path, ki
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize("moment", ["record", "restore", "restored"])
+@pytest.mark.parametrize(
+    "moment",
+    ["record", pytest.param("restore", marks=pytest.mark.slow), pytest.param("restored", marks=pytest.mark.slow)],
+)
 def test_a_kill_in_the_middle_of_going_back_changes_nothing(images, tmp_path, moment, monkeypatch):
     run = settings("roll_back")
     faults = {"terms": collapsed_from(12, until_rate=6e-4)}
@@ -213,6 +227,7 @@ def _killed_when(condition):
     return instead
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_after_going_back_changes_nothing(images, tmp_path):
     run = settings("roll_back")
     faults = {"terms": collapsed_from(20, until_rate=6e-4)}
@@ -242,7 +257,14 @@ def memory_bound(images, run, at, above, error=torch.OutOfMemoryError):
     return trainee
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError,
+        pytest.param(MemoryError, marks=pytest.mark.slow),
+        pytest.param(RuntimeError, marks=pytest.mark.slow),
+    ],
+)
 def test_the_batch_is_halved_once_and_that_is_recorded(images, tmp_path, error):
     run = settings()
     trainee = memory_bound(images, run, 20, 2, error)
@@ -275,6 +297,7 @@ def test_other_errors_of_the_runtime_are_not_taken_for_a_lack_of_memory(images, 
         train(trainee, run, tmp_path, "w", silent)
 
 
+@pytest.mark.slow
 def test_a_kill_after_halving_changes_nothing(images, tmp_path):
     run = settings()
     train(memory_bound(images, run, 20, 2), run, tmp_path / "whole", "w", silent)
