@@ -1,7 +1,7 @@
 """What the formats of whole scans are given: volumes with the labels of their lesions, real and synthetic.
 
-Real volumes come from the catalog with the split of their subject. Synthetic ones are pseudo-CT of a translation.
-Names are pseudonyms; a synthetic volume says so in its name.
+Real volumes come from the catalog with the split of their subject. Synthetic ones are pseudo-CT of a translation, and
+hosts with synthetic lesions, behind the release gate. Names are pseudonyms; a synthetic volume says so in its name.
 """
 
 import re
@@ -17,6 +17,7 @@ import polars as pl
 
 from pipeline.catalog import Catalog
 from pipeline.errors import InputError
+from pipeline.files import read_json
 from pipeline.geometry import Geometry
 
 _GRID_TOLERANCE_MM = 0.01
@@ -37,7 +38,7 @@ class ScanCase:
 
     Attributes:
         origin: real or synthetic.
-        subject_id, series_id: pseudonyms; of a pseudo-CT those of the MR it was made from.
+        subject_id, series_id: pseudonyms; of a synthetic volume those of the scan it was made from.
         split: train, validation or test.
         modality: MR or CT.
         sequence: MR sequence, or None.
@@ -138,6 +139,42 @@ def pseudo_ct_cases(translation: Path, model_sha256: str) -> list[ScanCase]:
         )
         for row in table.sort("subject_id", "series_id").to_dicts()
     ]
+
+
+def placed_cases(placement: Path, splits: Mapping[str, str], catalog: Catalog) -> list[ScanCase]:
+    """Hosts with synthetic lesions; those of subjects outside of the training split are left out.
+
+    Args:
+        placement: output of place_lesions.
+        splits: of the subjects of the workspace; a host from elsewhere is in none of them, and serves for training.
+        catalog: tells the sequence of hosts of the workspace.
+    """
+    sequences = dict(catalog.series.select("series_id", "sequence").iter_rows())
+    modalities = dict(catalog.series.select("series_id", "modality").iter_rows())
+    cases = []
+    for rows in pl.read_parquet(placement / "placed.parquet").partition_by("series_id", maintain_order=True):
+        first = rows.row(0, named=True)
+        told = read_json((placement / first["image_path"]).with_suffix("").with_suffix(".json"))
+        if splits.get(first["subject_id"], "train") != "train":
+            continue
+        cases.append(
+            ScanCase(
+                "synthetic",
+                first["subject_id"],
+                first["series_id"],
+                "train",
+                modalities.get(first["series_id"]) or told["Modality"],
+                sequences.get(first["series_id"]),
+                placement / first["image_path"],
+                tuple(
+                    LesionMask(placement / row["mask_path"], row["mask_value"], row["lesion_class"])
+                    for row in rows.iter_rows(named=True)
+                ),
+                model_sha256=" ".join(sorted(set(rows["model_sha256"].drop_nulls()))) or None,
+                condition="; ".join(f"{row['lesion_class']}, seed {row['seed']}" for row in rows.iter_rows(named=True)),
+            )
+        )
+    return cases
 
 
 def _read(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:

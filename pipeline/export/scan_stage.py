@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 from pipeline.export.bids import write_bids
 from pipeline.export.data_card import INTENDED_USE
 from pipeline.export.metadata import DATASET_FOLDER
-from pipeline.export.scan_cases import ScanCase, pseudo_ct_cases, real_cases
+from pipeline.export.scan_cases import ScanCase, placed_cases, pseudo_ct_cases, real_cases
 from pipeline.export.segmentation_sets import write_decathlon, write_nnunet
 from pipeline.files import read_json, sha256_file, write_json, write_text
 from pipeline.records import ProgressCallback, StageRecord, silent
@@ -41,6 +41,7 @@ def export_scans(
     form: ScanFormat,
     catalog: StageRecord,
     translation: StageRecord | None = None,
+    placed: StageRecord | None = None,
     *,
     progress: ProgressCallback = silent,
 ) -> StageRecord:
@@ -52,6 +53,7 @@ def export_scans(
         form: nnunet, decathlon or bids.
         catalog: record of ingest.
         translation: record of translate_mr_to_ct; its pseudo-CT go into BIDS derivatives.
+        placed: record of place_lesions; its hosts go into the training part of segmentation sets.
         progress: where to report progress.
 
     Returns:
@@ -82,7 +84,8 @@ def export_scans(
         write_text(target / "data_card.md", _markdown(card))
         return {"format": choice.format, **facts}
 
-    records = {"catalog": catalog} | ({} if translation is None else {"translation": translation})
+    given = {"catalog": catalog, "translation": translation, "placed": placed}
+    records = {name: record for name, record in given.items() if record is not None}
     hashes = {"splits": sha256_file(workspace.splits_path)}
     stage = Stage("export_scans", "pipeline.export.scan_stage", body)
     return run_stage(workspace, stage, choice, records=records, hashes=hashes, progress=progress)
@@ -95,6 +98,8 @@ def _cases(context: StageContext, choice: ScanChoice) -> list[ScanCase]:
     cases = real_cases(catalog, subjects, modalities)
     if choice.format == "bids" and "translation" in context.inputs:
         cases += pseudo_ct_cases(context.inputs["translation"], str(context.facts["translation"]["model_sha256"]))
+    if choice.format != "bids" and "placed" in context.inputs:
+        cases += placed_cases(context.inputs["placed"], subjects, catalog)
     return cases
 
 

@@ -76,6 +76,26 @@ def _translate(folder: Path) -> None:
     pl.DataFrame(rows).write_parquet(folder / "cases.parquet")
 
 
+def _place(folder: Path) -> None:
+    """Synthetic lesions in hosts of the training and the test split, and in one from elsewhere."""
+    rows = []
+    for subject in ("sub-0e", "sub-0d", "sub-ff"):
+        image, mask = f"images/{subject}.nii.gz", f"masks/{subject}_lesions.nii.gz"
+        labels = np.zeros(SHAPE, np.uint8)
+        labels[3:6, 3:6, 3:6], labels[8:10, 3:6, 3:6] = 1, 2
+        write_nifti(folder / image, np.full(SHAPE, 40, np.int16), AFFINE, np.int16)
+        write_nifti(folder / mask, labels, AFFINE, np.uint8)
+        write_json(folder / f"images/{subject}.json", {"Modality": "CT"})
+        for value, lesion_class in ((1, "ring 2"), (2, "cyst")):
+            rows.append(
+                {
+                    "image_path": image, "mask_path": mask, "mask_value": value, "lesion_class": lesion_class,
+                    "subject_id": subject, "series_id": f"ser-{subject[4:]}", "seed": 70 + value, "model_sha256": MODEL,
+                }
+            )  # fmt: skip
+    pl.DataFrame(rows).write_parquet(folder / "placed.parquet")
+
+
 @pytest.fixture
 def record(workspace: Workspace) -> Callable[..., StageRecord]:
     write_json(workspace.splits_path, {"shares": {}, "subjects": SPLITS})
@@ -92,11 +112,19 @@ def record(workspace: Workspace) -> Callable[..., StageRecord]:
 
 @pytest.fixture
 def exported(workspace: Workspace, record: Callable[..., StageRecord]) -> Callable[..., Path]:
-    def export(form: ScanFormat, modality: str = "CT", *, with_masks: bool = True, translated: bool = False) -> Path:
+    def export(
+        form: ScanFormat,
+        modality: str = "CT",
+        *,
+        with_masks: bool = True,
+        translated: bool = False,
+        placed: bool = False,
+    ) -> Path:
         catalog = record("ingest", _fill, modality, with_masks)
+        hosts = record("place_lesions", _place) if placed else None
         translation = record("translate_mr_to_ct", _translate) if translated else None
         settings = validate({"prepare": {"lesions": {"modality": modality}}}, "a test")
-        made = export_scans(workspace, settings, form, catalog, translation)
+        made = export_scans(workspace, settings, form, catalog, translation, hosts)
         return made.path(workspace.root) / "dataset"
 
     return export
@@ -165,6 +193,27 @@ def test_monai_reads_a_decathlon_set(exported: Callable[..., Path]) -> None:
             assert label.any()
     described = json.loads((folder / "dataset.json").read_text())
     assert described["labels"] == {"0": "background", "1": "cyst", "2": "ring 2"}
+
+
+@pytest.mark.parametrize("form", ["nnunet", "decathlon"])
+def test_hosts_with_synthetic_lesions_are_for_training_alone_and_say_what_they_are(
+    exported: Callable[..., Path], form: ScanFormat
+) -> None:
+    folder = exported(form, placed=True)
+    metadata = pl.read_csv(folder / "metadata.csv")
+    made = metadata.filter(pl.col("origin") == "synthetic")
+    assert sorted(made["subject_id"]) == ["sub-0e", "sub-ff"], "the host of the test split stays out"
+    assert set(made["split"]) == {"train"}
+    assert set(made["model_sha256"]) == {MODEL}
+    assert set(made["condition"]) == {"ring 2, seed 71; cyst, seed 72"}
+    for name in made["file"]:
+        assert Path(name).parts[0] == "imagesTr"
+        assert Path(name).name.startswith("synthetic-")
+        label = nib.load(folder / "labelsTr" / Path(name).name.replace("_0000", ""))
+        wanted = np.zeros(SHAPE, np.uint8)
+        wanted[3:6, 3:6, 3:6], wanted[8:10, 3:6, 3:6] = 2, 1
+        np.testing.assert_array_equal(np.asarray(label.dataobj), wanted)
+    assert not any("synthetic" in path.name for path in (folder / "imagesTs").iterdir())
 
 
 @pytest.mark.parametrize("form", ["nnunet", "decathlon"])
