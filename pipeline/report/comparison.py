@@ -28,6 +28,7 @@ _MAIN_ROWS: Mapping[str, tuple[str, frozenset[str]]] = {
 
 _PREPARED = ("ingest", "prepare_lesions", "prepare_mr_to_ct", "synthesize_lesions", "translate_mr_to_ct")
 _NOT_STATED = "–"
+_ALL_CLASSES = "all classes"
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def _main_cells(results: Results) -> list[tuple[str, Column, Mapping[str, Cell]]
     for table in results.tables:
         naming, wanted = _MAIN_ROWS.get(table.key, ("", frozenset()))
         for row in table.rows:
-            if row.get(naming) in wanted:
+            if row.get(naming) in wanted and row.get("lesion_class", _ALL_CLASSES) == _ALL_CLASSES:
                 words = [str(row[column.key]) for column in table.columns if isinstance(row.get(column.key), str)]
                 for column in table.columns:
                     if isinstance(row.get(column.key), float):
