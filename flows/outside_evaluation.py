@@ -23,7 +23,7 @@ from pipeline.records import ProgressCallback, StageRecord
 from pipeline.settings import RunSettings, Track
 from pipeline.workspace import Workspace
 
-Role = Literal["ct", "pseudo_ct", "mr", "mask"]
+Role = Literal["ct", "pseudo_ct", "mr", "mask", "ct_labels", "pseudo_ct_labels"]
 _Make = Callable[[ProgressCallback], StageRecord]
 
 
@@ -83,6 +83,7 @@ def evaluate_pseudo_ct(
     pseudo_ct: Path,
     mr: Path | None = None,
     mask: Path | None = None,
+    segmentations: Path | None = None,
 ) -> Mapping[str, StageRecord]:
     """Judge pseudo-CT against CT.
 
@@ -93,6 +94,7 @@ def evaluate_pseudo_ct(
         pseudo_ct: folder of the pseudo-CT.
         mr: folder of the MR, for the trivial baselines.
         mask: folder of masks, > 0 inside; without it the CT's body outline is taken.
+        segmentations: folder with the folders ``ct`` and ``pseudo-ct`` of a segmenter's label maps.
 
     Returns:
         Records by step, as the report takes them.
@@ -103,8 +105,9 @@ def evaluate_pseudo_ct(
     folders: dict[Role, Path] = {"pseudo_ct": pseudo_ct}
     folders |= {"mr": mr} if mr else {}
     folders |= {"mask": mask} if mask else {}
+    folders |= _label_folders(segmentations) if segmentations else {}
     folders |= {"ct": ct}  # last, so that `quarantine list` shows it
-    inputs = {f"--{role.replace('_', '-')}": folder for role, folder in folders.items()}
+    inputs = {_OPTIONS.get(role, f"--{role.replace('_', '-')}"): folder for role, folder in folders.items()}
     with _Evaluation.begun(options, console, "mr_to_ct", inputs) as run:
         from pipeline.evaluate.outside_mr_to_ct import evaluate_outside_mr_to_ct
         from pipeline.ingest.outside_volumes import ingest_outside_volumes
@@ -129,6 +132,22 @@ def evaluate_pseudo_ct(
         return run.reported()
 
 
+_OPTIONS: dict[Role, str] = {"ct_labels": "--segmentations (ct)", "pseudo_ct_labels": "--segmentations (pseudo-ct)"}
+
+
+def _label_folders(segmentations: Path) -> dict[Role, Path]:
+    found: dict[Role, Path] = {"ct_labels": segmentations / "ct", "pseudo_ct_labels": segmentations / "pseudo-ct"}
+    missing = [folder.name for folder in found.values() if not folder.is_dir()]
+    if missing:
+        raise InputError(
+            "Label maps of CT and of pseudo-CT lie in two folders, so that none is taken for the other.",
+            found=f"no folder {' and no folder '.join(missing)} in the folder of --segmentations",
+            allowed="ct/ and pseudo-ct/ with one label map a case each",
+            change="Sort the label maps into these two folders.",
+        )
+    return found
+
+
 _TITLES = {
     "ingest": "read and check the real images",
     "ingest_synthetic": "read and check the synthetic images",
@@ -136,6 +155,8 @@ _TITLES = {
     "ingest_pseudo_ct": "read and check the pseudo-CT",
     "ingest_mr": "read and check the MR",
     "ingest_mask": "read and check the masks",
+    "ingest_ct_labels": "read and check the label maps of the CT",
+    "ingest_pseudo_ct_labels": "read and check the label maps of the pseudo-CT",
     "prepare_lesions": "bring real images to one size",
     "synthesize_lesions": "bring synthetic images to the same size",
     "evaluate_lesions": "judge the synthetic images",

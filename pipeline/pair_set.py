@@ -1,8 +1,9 @@
 """Pairs of CT and pseudo-CT that were given to be judged: what prepare writes, and evaluate and report read.
 
 One folder: ``pairs.parquet`` (columns `PAIR_SCHEMA`), ``unmatched.parquet``, ``set.json``, and for every pair on one
-grid ``<pair>-ct.npy``, ``-pseudo_ct.npy``, ``-mask.npy`` and, where an MR on that grid was given, ``-mr.npy``. Arrays
-are (K, H, W) as in `pipeline.prepared_set`: HU, HU, 0 or 1, and MR in unit × 16384.
+grid ``<pair>-ct.npy``, ``-pseudo_ct.npy``, ``-mask.npy`` and, where they were given on that grid, ``-mr.npy`` and two
+label maps, ``-ct_labels.npy`` and ``-pseudo_ct_labels.npy``. Arrays are (K, H, W) as in `pipeline.prepared_set`: HU,
+HU, 0 or 1, MR in unit × 16384, and labels.
 """
 
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ PAIR_SCHEMA: dict[str, Any] = {
     "finding": pl.String,
     "spacing_mm": pl.List(pl.Float64),  # (slices, rows, columns)
     "has_mr": pl.Boolean,
+    "labels_finding": pl.String,  # empty where both label maps are there, else why not
 }
 UNMATCHED_SCHEMA: dict[str, Any] = {"role": pl.String, "subject_id": pl.String, "why": pl.String}
 
@@ -40,7 +42,7 @@ class PairSet:
         folder: where it lies.
         pairs: rows of `PAIR_SCHEMA`.
         unmatched: rows of `UNMATCHED_SCHEMA`.
-        facts: ``mask_given``: whether masks were given, else body outlines of the CT.
+        facts: ``mask_given``: whether masks were given, else body outlines of the CT; ``mr_given``, ``labels_given``.
     """
 
     folder: Path
@@ -49,7 +51,7 @@ class PairSet:
     facts: Mapping[str, Any]
 
     def volume(self, row: Mapping[str, Any], name: str) -> npt.NDArray[Any]:
-        """``ct``, ``pseudo_ct``, ``mask`` or ``mr`` of a comparable pair, (K, H, W), memory-mapped."""
+        """An array of a comparable pair by its name in the head of this file, (K, H, W), memory-mapped."""
         loaded: npt.NDArray[Any] = np.load(self.folder / f"{row['pair']}-{name}.npy", mmap_mode="r", allow_pickle=False)
         return loaded
 

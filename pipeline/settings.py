@@ -308,6 +308,9 @@ class EvaluateMRToCTSettings(FrozenSettings):
         None,
         description="Pairs of HU and relative stopping power for water-equivalent path lengths; none: ICRU 44 tissues.",
     )
+    label_names: dict[int, Annotated[str, Field(min_length=1, max_length=80)]] = Field(
+        {}, description="Names of the structures in a segmenter's label maps, by label; others are called by number."
+    )
     wepl_directions: Count = Field(18, description="Beam directions over half a turn of the water-equivalent paths.")
     bootstrap: Resamples = 500
 

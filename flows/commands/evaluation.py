@@ -80,6 +80,9 @@ def evaluate_mr_to_ct(
     mask: Annotated[
         Path | None, typer.Option("--mask", help="Masks, > 0 inside. Without: the CT's body outline.")
     ] = None,
+    segmentations: Annotated[
+        Path | None, typer.Option("--segmentations", help="Label maps of your segmenter, in ct/ and pseudo-ct/.")
+    ] = None,
     workspace: OutsideWorkspaceOption = OUTSIDE_WORKSPACE,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -90,7 +93,9 @@ def evaluate_mr_to_ct(
         from flows.outside_evaluation import evaluate_pseudo_ct
 
         options = options_of(workspace, config, overrides, None, debug)
-        evaluate_pseudo_ct(options, console(), ct=ct, pseudo_ct=pseudo_ct, mr=mr, mask=mask)
+        evaluate_pseudo_ct(
+            options, console(), ct=ct, pseudo_ct=pseudo_ct, mr=mr, mask=mask, segmentations=segmentations
+        )
 
 
 def _refuse_early_options(context: typer.Context) -> None:

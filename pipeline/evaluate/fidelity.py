@@ -31,7 +31,7 @@ COMPARISONS = {
     "shuffled": "ceiling: training, classes shuffled, against held-out real",
 }
 ALL_CLASSES = "all classes"
-_SCORES = ("kid", "kid_se", "fid", "fid_infinity", "precision", "recall", "density", "coverage")
+_SCORES = ("kid", "kid_se", "fid", "fid_infinity", "fid_infinity_se", "precision", "recall", "density", "coverage")
 
 Row = dict[str, Cell]
 
@@ -112,7 +112,7 @@ def _compare(
         "kid": distance.value,
         "kid_se": distance.standard_error,
         "fid": frechet.value,
-        "fid_infinity": _fid_infinity(of_real, of_cohort, seed),
+        **_fid_infinity(of_real, of_cohort, seed),
         "too_few_for_fid": frechet.too_few,
         "features": frechet.features,
     }
@@ -124,12 +124,13 @@ def _compare(
     return counts | scores | _manifold(of_real, of_cohort, subjects, settings, seed)
 
 
-def _fid_infinity(real: Features, cohort: Features, seed: int) -> float | None:
-    """FID∞, or None for cohorts that are too small for a line."""
+def _fid_infinity(real: Features, cohort: Features, seed: int) -> Row:
+    """FID∞ with the error of its line, or None for cohorts that are too small for one."""
     try:
-        return fid_infinity(real, cohort, np.random.default_rng(seed), subsets_of="both", points=5).value
+        found = fid_infinity(real, cohort, np.random.default_rng(seed), subsets_of="both", points=5)
     except InputError:
-        return None
+        return {"fid_infinity": None, "fid_infinity_se": None}
+    return {"fid_infinity": found.value, "fid_infinity_se": found.standard_error}
 
 
 def _manifold(

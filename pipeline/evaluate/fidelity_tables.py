@@ -73,6 +73,7 @@ def distance_table(rows: Sequence[Row]) -> ResultTable:
             Column(key="features", title="features (d)", digits=0),
             Column(key="fid", title="FID", definition="‖Δμ‖² + tr(Σr + Σf − 2(ΣrΣf)^½)", digits=2),
             Column(key="fid_infinity", title="FID∞", definition="line in 1/n through 5 subsets, at 1/n = 0", digits=2),
+            Column(key="fid_infinity_se", title="± se", definition="of that line; subjects are not redrawn", digits=2),
             Column(key="too_few_for_fid", title="fewer images than features"),
         ),
         rows=tuple(rows),

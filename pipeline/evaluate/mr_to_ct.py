@@ -127,12 +127,15 @@ def summary_rows(
         line: dict[str, Cell] = {"method": method, "title": TITLES[method], "cases": len(own)}
         for name in score_names(scoring):
             usable = [row for row in own if row.get(name) is not None]
-            line |= _mean(name, usable, settings, seed)
+            line |= mean_cells(name, usable, settings, seed)
         summary.append(line)
     return summary
 
 
-def _mean(name: str, rows: Sequence[Mapping[str, Any]], settings: EvaluateMRToCTSettings, seed: int) -> dict[str, Cell]:
+def mean_cells(
+    name: str, rows: Sequence[Mapping[str, Any]], settings: EvaluateMRToCTSettings, seed: int
+) -> dict[str, Cell]:
+    """Mean of a score over cases that have it, with its interval from two subjects on; None without cases."""
     if not rows:
         return {name: None}
     values = np.asarray([row[name] for row in rows], dtype=np.float64)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.body_mask import ct_body_mask, dilate_in_plane
+from pipeline.body_mask import CT_SKIN_HU, ct_body_mask, dilate_in_plane
 from pipeline.errors import InputError
 from pipeline.metrics.baselines import ConstantCT, IntensityLookup
 from pipeline.metrics.dice import overlap_by_tissue, structure_overlap
@@ -151,7 +151,10 @@ def score(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: S
             f"voxels_{tissue}": error.voxels,
         }
     overlaps = overlap_by_tissue(ct, predicted, mask, scoring.spacing_mm)
-    overlaps["body"] = structure_overlap(_body(ct, scoring), _body(predicted, scoring), scoring.spacing_mm)
+    bodies = [_body(image, scoring) for image in (ct, predicted)]
+    overlaps["body"] = structure_overlap(bodies[0], bodies[1], scoring.spacing_mm)
+    cavities = [body & (image < CT_SKIN_HU) & mask for body, image in zip(bodies, (ct, predicted), strict=True)]
+    overlaps["air_cavities"] = structure_overlap(cavities[0], cavities[1], scoring.spacing_mm)
     for structure, overlap in overlaps.items():
         cells |= {f"dice_{structure}": overlap.dice, f"hd95_{structure}": overlap.hd95_mm}
     return cells | _wepl_cells(ct, predicted, mask, scoring)

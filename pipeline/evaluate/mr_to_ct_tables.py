@@ -14,6 +14,7 @@ STRUCTURES = {
     "bone": "bone (> 250 HU; on 8-bit pictures grey ≥ 250)",
     "soft_tissue": "soft tissue (−200 to 250 HU)",
     "air": "air inside the mask (< −200 HU)",
+    "air_cavities": "air cavities inside the body outline (< −350 HU)",
     "body": "body outline",
 }
 

@@ -16,7 +16,8 @@ from pipeline.evaluate.mr_to_ct import headlines, summary_rows, verdicts
 from pipeline.evaluate.mr_to_ct_cases import AIR, METHODS, Scoring, Volume, score, scoring_for
 from pipeline.evaluate.mr_to_ct_geometry import geometry_table
 from pipeline.evaluate.mr_to_ct_tables import case_table, structure_table, summary_table
-from pipeline.evaluate.outside_refusals import refusal_notes, refusal_table
+from pipeline.evaluate.outside_refusals import with_refusals
+from pipeline.evaluate.segmentations import segmentation_rows, segmentation_tables, segmentation_warnings
 from pipeline.evaluate.stage import finish
 from pipeline.metrics.baselines import ConstantCT, IntensityLookup
 from pipeline.metrics.geometry_agreement import better_mirrored
@@ -67,10 +68,7 @@ def evaluate_outside_mr_to_ct(
         opened = read_pair_set(context.inputs["pairs"])
         found = evaluate_pairs(opened, key.mr_to_ct, key.seed, context.progress)
         folders = {name: context.inputs[f"catalog_{name}"] for name in catalogs}
-        refused = refusal_table(folders)
-        tables = (*found.tables, *((refused,) if refused else ()))
-        warnings = (*refusal_notes(folders), *found.warnings)
-        return finish(context, found.model_copy(update={"tables": tables, "warnings": warnings}))
+        return finish(context, with_refusals(found, folders))
 
     records = {"pairs": pairs} | {f"catalog_{name}": record for name, record in catalogs.items()}
     stage = Stage("evaluate_outside_mr_to_ct", "pipeline.evaluate.outside_mr_to_ct", body)
@@ -183,7 +181,13 @@ def _results(
         track="mr_to_ct",
         headlines=_headlines(by_method, scoring),
         verdicts=(*(verdict.model_copy(update={"rule": _LOOKUP_RULE}) for verdict in judged), lying),
-        tables=(summary_table(summary, scoring), structure_table(summary, rows), *rest, case_table(rows, scoring)),
+        tables=(
+            summary_table(summary, scoring),
+            structure_table(summary, rows),
+            *segmentation_tables(segmentation_rows(pairs, settings), settings, seed),
+            *rest,
+            case_table(rows, scoring),
+        ),
         warnings=tuple(warnings),
     )
 
@@ -207,6 +211,7 @@ def _warnings(pairs: PairSet, rows: Sequence[Row]) -> list[str]:
         warnings.append(f"Not scored: {apart} of {len(pairs.pairs)} pairs; the table of geometry says why.")
     if pairs.unmatched:
         warnings.append(f"{len(pairs.unmatched)} volumes have no partner; the table of unmatched volumes lists them.")
+    warnings += segmentation_warnings(pairs)
     without = sum(bool(pair["comparable"]) and not pair["has_mr"] for pair in pairs.pairs)
     if pairs.facts["mr_given"] and without:
         warnings.append(f"No baseline for {without} cases: no MR on the grid of the CT.")

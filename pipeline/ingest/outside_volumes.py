@@ -1,4 +1,4 @@
-"""CT, pseudo-CT, MR and masks that are given to be judged: every folder has one role, so that no file has to tell it.
+"""CT, pseudo-CT, MR, masks and label maps given to be judged: a folder has one role, so that no file has to tell it.
 
 Image files (NIfTI, MetaImage, NRRD) are matched by case: what is left of the file's name without words such as ``ct``
 or ``pseudo``; where nothing is left, of its folder's name. DICOM series belong to their PatientID.
@@ -33,18 +33,29 @@ from pipeline.settings import IngestSettings, RunSettings
 from pipeline.stage_runner import Stage, StageContext, run_stage
 from pipeline.workspace import Workspace
 
-Role = Literal["ct", "pseudo_ct", "mr", "mask"]
+Role = Literal["ct", "pseudo_ct", "mr", "mask", "ct_labels", "pseudo_ct_labels"]
+MASK_ROLES = frozenset({"mask", "ct_labels", "pseudo_ct_labels"})
+"""Roles of image files whose values are no intensities."""
 
 ROLE_WORDS = frozenset(
     """
     ct cts sct pct synct pseudoct syntheticct fakect realct gt mr mri t1 t1w t2 t2w mask masks body outline
+    seg segs segmentation segmentations label labels labelmap
     pseudo synthetic synth syn fake generated pred predicted prediction output out real ground truth reference ref
     """.split()  # noqa: SIM905
 )
 """Words that tell a file's role, not its case."""
 
-_MODALITIES: dict[Role, str] = {"ct": "CT", "pseudo_ct": "CT", "mr": "MR", "mask": "MR"}
-_TITLES: dict[Role, str] = {"ct": "CT", "pseudo_ct": "pseudo-CT", "mr": "MR", "mask": "mask"}
+_MODALITIES: dict[Role, str] = {"ct": "CT", "pseudo_ct": "CT"}
+"""Others are read as MR, which has no HU to check."""
+_TITLES: dict[Role, str] = {
+    "ct": "CT",
+    "pseudo_ct": "pseudo-CT",
+    "mr": "MR",
+    "mask": "mask",
+    "ct_labels": "CT label map",
+    "pseudo_ct_labels": "pseudo-CT label map",
+}
 
 
 class RoleKey(BaseModel, frozen=True):
@@ -80,7 +91,7 @@ def ingest_outside_volumes(
     ingest = settings.ingest
     if role == "pseudo_ct":
         ingest = ingest.model_copy(update={"derived": "keep"})
-    if role == "mask":
+    if role in MASK_ROLES:
         ingest = ingest.model_copy(update={"burned_in_text": "keep", "deface": False})
     module = "pipeline.ingest.outside_volumes"
     return run_stage(
@@ -138,17 +149,18 @@ def _read(
 def _found(reading: Reading, role: Role) -> Iterator[Found]:
     files = reading.tree.files
     images = [file for file in files if file.suffix in IMAGE_FILE_SUFFIXES]
-    dicom = [] if role == "mask" else [file for file in files if may_be_dicom(file) and looks_dicom(file)]
+    dicom = [] if role in MASK_ROLES else [file for file in files if may_be_dicom(file) and looks_dicom(file)]
     yield Ignored(len(files) - len(images) - len(dicom))
     yield from refused_pairs(files)
-    cases = [NiftiCase(file, _MODALITIES[role], case_of(file.name)) for file in images]
+    modality = _MODALITIES.get(role, "MR")
+    cases = [NiftiCase(file, modality, case_of(file.name)) for file in images]
     for case, found in read_cases(reading, cases):
         if isinstance(found, FoundVolume):
             volume = replace(found, subject_word=f"case {case.case}", subject_source="case")
-            yield replace(volume, scan=replace(volume.scan, modality=None)) if role == "mask" else volume
+            yield replace(volume, scan=replace(volume.scan, modality=None)) if role in MASK_ROLES else volume
         else:
             yield found
-    yield from _series(reading, dicom, _MODALITIES[role])
+    yield from _series(reading, dicom, modality)
 
 
 def _series(reading: Reading, files: Sequence[SourceFile], modality: str) -> Iterator[Found]:
@@ -205,6 +217,6 @@ def _nothing_usable(role: Role, reasons: dict[str, int]) -> InputError:
     return InputError(
         f"The {_TITLES[role]} folder must hold at least one usable volume.",
         found=f"everything was set aside: {rows}" if rows else "no image file and no DICOM series",
-        allowed="NIfTI, MetaImage or NRRD files, or DICOM series (masks: image files only)",
+        allowed="NIfTI, MetaImage or NRRD files, or DICOM series (masks and label maps: image files only)",
         change="See `scanloom quarantine list`; repair or convert the files. Pictures have no geometry and no HU.",
     )

@@ -4,8 +4,7 @@ Nothing is resampled. Two files that store the same grid with other axes are bro
 exact; a pseudo-CT that lies elsewhere than its CT, or has other voxels, is listed with what differs.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,33 +21,18 @@ from pipeline.geometry import Geometry, to_canonical
 from pipeline.intensity import robust_mr_scale, to_int16
 from pipeline.metrics.geometry_agreement import GeometryAgreement, compare_geometry
 from pipeline.pair_set import write_pair_tables
+from pipeline.prepare.outside_matching import LABEL_ROLES, Row, match
 from pipeline.prepared_set import to_slices
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.settings import RunSettings
 from pipeline.stage_runner import Stage, StageContext, run_stage
 from pipeline.workspace import Workspace
 
-Row = dict[str, Any]
-_NAMES = {"ct": "CT", "pseudo_ct": "pseudo-CT", "mr": "MR", "mask": "mask"}
-
 
 class PairsKey(BaseModel, frozen=True):
     """What enters the key."""
 
     mr_percentiles: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Matching:
-    """Which volumes belong together.
-
-    Attributes:
-        pairs: catalog rows of each pair by role; ``mr`` and ``mask`` where there is one.
-        unmatched: role, subject and reason of what has no partner.
-    """
-
-    pairs: tuple[dict[str, Row], ...]
-    unmatched: tuple[Row, ...]
 
 
 def prepare_outside_pairs(
@@ -63,7 +47,7 @@ def prepare_outside_pairs(
     Args:
         workspace: where the output goes.
         settings: ``prepare.mr_to_ct.mr_percentiles``.
-        catalogs: of `ingest_outside_volumes` by role; ``ct`` and ``pseudo_ct``, maybe ``mr`` and ``mask``.
+        catalogs: of `ingest_outside_volumes` by role; ``ct`` and ``pseudo_ct``, maybe others.
         progress: counted in pairs.
 
     Returns:
@@ -80,66 +64,6 @@ def prepare_outside_pairs(
 
     stage = Stage("prepare_outside_pairs", "pipeline.prepare.outside_pairs", body)
     return run_stage(workspace, stage, key, records=dict(catalogs), progress=progress)
-
-
-def match(tables: Mapping[str, Sequence[Row]]) -> Matching:
-    """Pair CT and pseudo-CT: of one subject, by frame of reference where it has several; else by frame alone.
-
-    Args:
-        tables: catalog rows by role.
-    """
-    left = {role: list(tables[role]) for role in ("ct", "pseudo_ct")}
-    pairs: list[dict[str, Row]] = []
-    for keys in (("subject_id", "frame_of_reference_uid"), ("subject_id",), ("frame_of_reference_uid",)):
-        for ct, pseudo_ct in list(_unique_pairs(left["ct"], left["pseudo_ct"], keys)):
-            pairs.append({"ct": ct, "pseudo_ct": pseudo_ct})
-            left["ct"].remove(ct)
-            left["pseudo_ct"].remove(pseudo_ct)
-    unmatched = [
-        {"role": _NAMES[role], "subject_id": row["subject_id"], "why": _why(row, left[other])}
-        for role, other in (("ct", "pseudo_ct"), ("pseudo_ct", "ct"))
-        for row in left[role]
-    ]
-    for role in ("mr", "mask"):
-        unmatched += _add(pairs, role, list(tables.get(role, ())))
-    return Matching(tuple(sorted(pairs, key=lambda pair: str(pair["ct"]["series_id"]))), tuple(unmatched))
-
-
-def _unique_pairs(firsts: Sequence[Row], seconds: Sequence[Row], keys: tuple[str, ...]) -> Iterator[tuple[Row, Row]]:
-    """Rows that are the only ones of their side with equal, known keys."""
-    sides = []
-    for rows in (firsts, seconds):
-        groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-        for row in rows:
-            groups[tuple(row[key] for key in keys)].append(row)
-        sides.append(groups)
-    for values, own in sides[0].items():
-        other = sides[1].get(values, [])
-        if None not in values and len(own) == 1 and len(other) == 1:
-            yield own[0], other[0]
-
-
-def _why(row: Row, others: Sequence[Row]) -> str:
-    same = sum(other["subject_id"] == row["subject_id"] for other in others)
-    return "several volumes of this case, not told apart by a frame of reference" if same else "no partner of this case"
-
-
-def _add(pairs: list[dict[str, Row]], role: str, rows: list[Row]) -> list[Row]:
-    """Give MR or masks to the pairs of their subject; returns what is left over."""
-    by_subject: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_subject[row["subject_id"]].append(row)
-    used: set[str] = set()
-    for pair in pairs:
-        subject = next((s for s in (pair["ct"]["subject_id"], pair["pseudo_ct"]["subject_id"]) if s in by_subject), "")
-        if len(by_subject.get(subject, [])) == 1:
-            pair[role] = by_subject[subject][0]
-            used.add(subject)
-    return [
-        {"role": _NAMES[role], "subject_id": subject, "why": "no pair of this case, or several of one"}
-        for subject in sorted(by_subject)
-        if subject not in used
-    ]
 
 
 @dataclass(frozen=True)
@@ -173,7 +97,8 @@ def _write(context: StageContext, catalogs: Mapping[str, Catalog], key: PairsKey
         rows.append(_pair_row(number, pair, images, "mask" in catalogs, key, context.folder))
         context.progress("pairs", number + 1, len(found.pairs))
     mask_given = "mask" in catalogs
-    facts: dict[str, Any] = {"mask_given": mask_given, "mr_given": "mr" in catalogs}
+    labels_given = any(role in catalogs for role in LABEL_ROLES)
+    facts: dict[str, Any] = {"mask_given": mask_given, "mr_given": "mr" in catalogs, "labels_given": labels_given}
     write_pair_tables(context.folder, rows, list(found.unmatched), facts)
     return {
         "cases": len(rows),
@@ -198,11 +123,13 @@ def _pair_row(
     spacing = ct.grid.spacing_mm
     mask = _mask(images, needs_mask)
     problems = _problems(agreement, mask)
+    labels, labels_finding = _label_maps(images)
     same_mr = "mr" in images and compare_geometry(ct.grid, images["mr"].grid).agrees
     if not problems:
         arrays = {"ct": ct.voxels, "pseudo_ct": pseudo_ct.voxels, "mask": mask}
         if same_mr:
             arrays["mr"] = _mr_units(images["mr"], key)
+        arrays |= labels
         for name, voxels in arrays.items():
             np.save(folder / f"{number}-{name}.npy", to_slices(np.asarray(voxels)))
     return {
@@ -217,6 +144,7 @@ def _pair_row(
         "finding": "; ".join(problems) or _agreement_words(ct, pseudo_ct),
         "spacing_mm": [spacing[2], spacing[1], spacing[0]],
         "has_mr": same_mr and not problems,
+        "labels_finding": labels_finding,
     }
 
 
@@ -243,6 +171,22 @@ def _mask(images: Mapping[str, _Image], needed: bool) -> npt.NDArray[np.uint8] |
     if "mask" not in images or not compare_geometry(ct.grid, images["mask"].grid).agrees:
         return None
     return (images["mask"].voxels > 0).astype(np.uint8)
+
+
+def _label_maps(images: Mapping[str, _Image]) -> tuple[dict[str, npt.NDArray[np.int32]], str]:
+    """A segmenter's label maps of CT and pseudo-CT, or none and why."""
+    found: dict[str, npt.NDArray[np.int32]] = {}
+    for role, name in LABEL_ROLES.items():
+        if role not in images:
+            return {}, f"no {name}"
+        agreement = compare_geometry(images["ct"].grid, images[role].grid)
+        if not agreement.agrees:
+            return {}, f"{name}: {'; '.join(agreement.problems)}"
+        values = np.asarray(images[role].voxels)
+        if not np.isfinite(values).all() or (values != np.rint(values)).any() or values.min() < 0:
+            return {}, f"{name}: values that are not whole numbers of 0 or more"
+        found[role] = values.astype(np.int32)
+    return found, ""
 
 
 def _mr_units(mr: _Image, key: PairsKey) -> npt.NDArray[np.int16]:

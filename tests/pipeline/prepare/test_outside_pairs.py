@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.prepare.outside_pairs import match
+from pipeline.prepare.outside_matching import match
 
 
 def row(series, subject, frame=None):
