@@ -42,6 +42,10 @@ TERMS: Mapping[str, Term] = {
     "g_loss": Term("Generator loss", "Falls only while the discriminator stands still; the level is no quality score."),
     "p_real_over_fake": Term("P(real scored above synthetic)", _RANK_NOTE, (0.0, 1.0), 0.5),
     "diversity": Term("Diversity, synthetic / real", "Mean pairwise distance; 1 (line): as varied as real.", None, 1.0),
+    "feature_diversity": Term("Diversity of features", "Synthetic / real; 1 (line): as varied as real.", None, 1.0),
+    "class_diversity": Term("Least diversity of a class", "Of features, synthetic / real; 1 (line).", None, 1.0),
+    "fidelity_gap": Term("Distance from real images", "Energy distance of features; 0 (line): alike.", None, 0.0),
+    "held_out_recall": Term("Recall of held-out images", "Share that lies among the synthetic ones.", (0.0, 1.0)),
     "cycle_ct": Term("Cycle loss, CT → MR → CT", "Mean absolute difference in units; lower is better."),
     "cycle_mr": Term("Cycle loss, MR → CT → MR", "Mean absolute difference in units; lower is better."),
     "identity_ct": Term("Identity loss, CT", "Change of a CT shown to MR → CT, in units; lower is better."),
@@ -52,6 +56,9 @@ TERMS: Mapping[str, Term] = {
     "adversarial_mr": Term("Adversarial loss, pseudo-MR", "Of the generator; the level is no quality score."),
     "p_real_over_fake_ct": Term("P(CT scored above pseudo-CT)", _RANK_NOTE, (0.0, 1.0), 0.5),
     "p_real_over_fake_mr": Term("P(MR scored above pseudo-MR)", _RANK_NOTE, (0.0, 1.0), 0.5),
+    "feature_diversity_ct": Term("Diversity of pseudo-CT features", "Against real CT; 1 (line).", None, 1.0),
+    "fidelity_gap_ct": Term("Distance of pseudo-CT from CT", "Energy distance of features; 0 (line).", None, 0.0),
+    "held_out_recall_ct": Term("Recall of held-out CT", "Share that lies among the pseudo-CT.", (0.0, 1.0)),
 }
 """Terms that are shown first, in this order; other logged terms follow under their own names."""
 
