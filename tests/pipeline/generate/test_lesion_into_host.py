@@ -48,6 +48,25 @@ def test_rings_are_filled_and_other_parts_left_out():
     assert ndimage.label(mask)[1] == 1
 
 
+def test_neighbors_of_the_other_sign_and_thin_tails_are_left_out():
+    image = crop(8.0, noise=0.0)
+    alone = lesion_mask(image)
+    image[18:30, 33:42] = -0.9
+    image[32:44, 23:25] = 0.5
+    mask = lesion_mask(image)
+    assert dice(mask, alone) > 0.95
+    assert not mask[18:30, 34:42].any()
+    assert not mask[36:44, 23:25].any()
+
+
+def test_masks_of_mirrored_and_inverted_crops_are_mirrored_and_equal():
+    image = crop(7.0, center=(21, 25))
+    mask = lesion_mask(image)
+    assert np.array_equal(lesion_mask(image[:, ::-1]), mask[:, ::-1])
+    assert np.array_equal(lesion_mask(image.T), mask.T)
+    assert np.array_equal(lesion_mask(-image), mask)
+
+
 @pytest.mark.parametrize(
     "image",
     [
