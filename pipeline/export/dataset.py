@@ -4,6 +4,7 @@ Real images keep the split of their subject. Synthetic images go to the training
 test stay real. Images that memorization flagged are left out; while the release gate is closed, all of them are.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import polars as pl
 from pydantic import JsonValue
 
 from pipeline.files import read_json
+from pipeline.lesion_attributes import ATTRIBUTE_PREFIX
 from pipeline.prepared_set import IMAGES_ARRAY, ImageSet, read_image_set
 
 SYNTHETIC_SPLIT = "train"
@@ -34,6 +36,8 @@ class ExportImage:
         subject_id, lesion_id: pseudonyms of a real image, else None.
         seed: seed of a synthetic image, else None.
         truncation: scale of a synthetic image's latent, else None.
+        attributes: what is known of it, or was asked for, beside its class, as JSON; None where nothing is.
+        model_sha256: hash of the weights that made a synthetic image, else None.
     """
 
     origin: Literal["real", "synthetic"]
@@ -45,6 +49,8 @@ class ExportImage:
     lesion_id: str | None = None
     seed: int | None = None
     truncation: float | None = None
+    attributes: str | None = None
+    model_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class AugmentedDataset:
 
     @property
     def model_sha256(self) -> str:
-        """Hash of the weights that made the synthetic images."""
+        """Hash of the weights that made the synthetic images; of an ensemble a hash of their hashes."""
         return str(self.recipe["model_sha256"])
 
     def __iter__(self) -> Iterator[ExportImage]:
@@ -114,6 +120,7 @@ class AugmentedDataset:
                 self.prepared.images[row["image"], 0],
                 subject_id=row["subject_id"],
                 lesion_id=row["lesion_id"],
+                attributes=_attributes(row),
             )
 
     def _synthetic(self) -> Iterator[ExportImage]:
@@ -128,7 +135,19 @@ class AugmentedDataset:
                 self.cohort_images[row["image"], 0],
                 seed=int(row["seed"]),
                 truncation=float(row["truncation"]),
+                attributes=_attributes(row),
+                model_sha256=row.get("model_sha256") or self.model_sha256,
             )
+
+
+def _attributes(row: Mapping[str, Any]) -> str | None:
+    """The attribute columns of a table row that have a value."""
+    known = {
+        name.removeprefix(ATTRIBUTE_PREFIX): value
+        for name, value in sorted(row.items())
+        if name.startswith(ATTRIBUTE_PREFIX) and value is not None
+    }
+    return json.dumps(known) if known else None
 
 
 def read_dataset(prepared: Path, cohort: Path, evaluation: Path, override: str | None = None) -> AugmentedDataset:

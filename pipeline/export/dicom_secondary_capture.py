@@ -49,7 +49,7 @@ def write_dicom_secondary_capture(folder: Path, dataset: AugmentedDataset, progr
     for done, image in enumerate(dataset, start=1):
         file = f"{image_folder(image, names)}/{image_stem(image)}.dcm"
         grey, outside = grey_pixels(image, GREY_LEVELS, np.uint16)
-        row = metadata_row(file, image, dataset.model_sha256)
+        row = metadata_row(file, image)
         header = _header(image, row, names[image.lesion_class], dataset)
         write_image(folder / DATASET_FOLDER / file, _encoded(header, grey))
         clipped += outside
@@ -62,8 +62,9 @@ def write_dicom_secondary_capture(folder: Path, dataset: AugmentedDataset, progr
 
 def _header(image: ExportImage, row: dict[str, Cell], class_name: str, dataset: AugmentedDataset) -> Dataset:
     synthetic = image.origin == "synthetic"
-    words = ("synthetic", dataset.model_sha256) if synthetic else ("real", str(image.subject_id))
-    patient = f"SYNTHETIC-{dataset.model_sha256[:8]}-{image.source_row:06d}" if synthetic else str(image.subject_id)
+    weights = str(image.model_sha256)
+    words = ("synthetic", weights) if synthetic else ("real", str(image.subject_id))
+    patient = f"SYNTHETIC-{weights[:8]}-{image.source_row:06d}" if synthetic else str(image.subject_id)
     header = Dataset()
     header.SpecificCharacterSet = "ISO_IR 192"
     header.SOPClassUID = SecondaryCaptureImageStorage
@@ -85,7 +86,7 @@ def _header(image: ExportImage, row: dict[str, Cell], class_name: str, dataset: 
     header.ImageComments = json.dumps({key: value for key, value in row.items() if key != "file"}, sort_keys=True)
     header.Manufacturer = "scanloom"
     if synthetic:
-        _add_algorithm(header, image, dataset.model_sha256)
+        _add_algorithm(header, image, weights)
     else:
         header.DerivationDescription = f"Square section around a lesion, resampled, in network units. {_RESEARCH}."
         add_deidentification(header, Deidentification())

@@ -42,7 +42,7 @@ def write_image_folder(folder: Path, dataset: AugmentedDataset, progress: Progre
         Image.fromarray(grey).save(stream, format="PNG")
         write_image(folder / DATASET_FOLDER / file, stream.getvalue())
         clipped += outside
-        rows.append(metadata_row(file, image, dataset.model_sha256))
+        rows.append(metadata_row(file, image))
         progress("exported images", done, len(dataset))
     metadata = pl.DataFrame(rows, schema=METADATA_SCHEMA)
     write_table(folder / DATASET_FOLDER / "metadata.csv", metadata)

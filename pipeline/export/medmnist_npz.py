@@ -41,7 +41,7 @@ def write_medmnist_npz(folder: Path, dataset: AugmentedDataset, progress: Progre
         prefix = SYNTHETIC if image.origin == "synthetic" else _PREFIXES[image.split]
         grey, outside = grey_pixels(image, GREY_LEVELS, np.uint8)
         place = {"array": f"{prefix}_images", "index": len(members[prefix])}
-        rows.append(metadata_row(ARCHIVE, image, dataset.model_sha256) | place)
+        rows.append(metadata_row(ARCHIVE, image) | place)
         members[prefix].append((image, grey))
         clipped += outside
         progress("exported images", done, len(dataset))

@@ -34,6 +34,7 @@ METADATA_SCHEMA = {
     "lesion_id": pl.String,
     "seed": pl.Int64,
     "truncation": pl.Float64,
+    "attributes": pl.String,
     "model_sha256": pl.String,
 }
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
@@ -56,7 +57,7 @@ class Written:
     grey_levels: int
 
 
-def metadata_row(file: str, image: ExportImage, model_sha256: str) -> dict[str, Cell]:
+def metadata_row(file: str, image: ExportImage) -> dict[str, Cell]:
     """The columns of `METADATA_SCHEMA`."""
     return {
         "file": file,
@@ -67,7 +68,8 @@ def metadata_row(file: str, image: ExportImage, model_sha256: str) -> dict[str, 
         "lesion_id": image.lesion_id,
         "seed": image.seed,
         "truncation": image.truncation,
-        "model_sha256": model_sha256 if image.origin == "synthetic" else None,
+        "attributes": image.attributes,
+        "model_sha256": image.model_sha256,
     }
 
 

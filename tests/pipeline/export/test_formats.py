@@ -100,6 +100,26 @@ def test_every_synthetic_image_names_its_weights_its_seed_and_its_condition(
 
 
 @pytest.mark.parametrize("name", list(EXPORTS))
+def test_members_of_an_ensemble_and_attributes_are_told_image_by_image(
+    workspace: Workspace, lesion_records: Records, name: str
+) -> None:
+    records = lesion_records(False)
+    table = records["synthesize_lesions"].path(workspace.root) / "cohort.parquet"
+    digests = [f"e{row % 2}" * 32 for row in range(9)]
+    columns = {"model_sha256": digests, "attribute_size_mm": [None, *range(8)], "attribute_sequence": ["T1"] * 9}
+    pl.read_parquet(table).with_columns(**{key: pl.Series(values) for key, values in columns.items()}).write_parquet(
+        table
+    )
+    dataset = _exported(workspace, records, name)
+    made = pl.read_csv(dataset / "metadata.csv").filter(pl.col("origin") == "synthetic")
+    for row in made.iter_rows(named=True):
+        number = row["seed"] - 2**40
+        assert row["model_sha256"] == digests[number]
+        size = {} if number == 0 else {"size_mm": number - 1}
+        assert json.loads(row["attributes"]) == {"sequence": "T1"} | size
+
+
+@pytest.mark.parametrize("name", list(EXPORTS))
 def test_equal_inputs_give_equal_bytes(workspace: Workspace, lesion_records: Records, name: str) -> None:
     records = lesion_records(False)
     first = _exported(workspace, records, name)
