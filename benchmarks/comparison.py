@@ -67,13 +67,12 @@ class Comparison:
             figures = f"{ours:.3f} against {peer:.3f} s"
         return f"{self.name}: {self.ratio:.2f} x {self.peer} ({figures}; {self.work})"
 
-    def write(self, folder: Path) -> Path:
-        """Write ``<name>.json`` with figures, versions and the command."""
+    def content(self, command: str) -> dict[str, Any]:
+        """Figures, versions and the command, as they are kept."""
         rounds = [peer / ours for ours, peer in zip(*self.seconds, strict=True)]
-        path = folder / f"{self.name}.json"
-        content = {
+        return {
             "benchmark": self.name,
-            "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+            "command": command,
             "work": self.work,
             "ratio": self.ratio,
             "ratio_of_rounds": {"lowest": min(rounds), "highest": max(rounds)},
@@ -88,7 +87,11 @@ class Comparison:
             },
             "versions": {name: version(name) for name in ("scanloom", "torch", "monai", "numpy")},
         }
-        write_json(path, content)
+
+    def write(self, folder: Path) -> Path:
+        """Write ``<name>.json``."""
+        path = folder / f"{self.name}.json"
+        write_json(path, self.content(shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])))
         return path
 
 
