@@ -64,7 +64,8 @@ def prepare_lesion_set(
         "left_out_for_published_split": dropped,
     }
     if names:
-        train = table.filter(pl.col("split") == "train").rename({f"{ATTRIBUTE_PREFIX}{name}": name for name in names})
+        own = [pl.col(f"{ATTRIBUTE_PREFIX}{name}").alias(name) for name in names]
+        train = table.filter(pl.col("split") == "train").select(own)
         facts["attributes"] = [attribute.model_dump(mode="json") for attribute in attributes_of(train, names)]
     write_image_set(folder, np.stack(images)[:, None], table, facts)
     return facts

@@ -229,3 +229,37 @@ def test_new_subjects_leave_the_old_ones_where_they_were(maker, tmp_path):
     per_subject = table.group_by("subject_id").agg(pl.col("split").n_unique())
     assert per_subject["split"].to_list() == [1] * 12
     assert record.facts["subjects"] == {"train": 7, "test": 3, "validation": 2}
+
+
+def test_attributes_are_measured_on_the_mask_and_taken_from_the_series(maker, tmp_path):
+    splits = two_class_cohort(maker)
+    for row, sequence in zip(maker.series, ("T1", "T2", None, "T2"), strict=True):
+        row["sequence"] = sequence
+    facts, found = prepared(maker, splits, tmp_path, attributes=("size_mm", "sequence"))
+    of_class = dict(zip(found.table["lesion_class"], found.table["attribute_size_mm"], strict=True))
+    assert of_class["ring"] == pytest.approx(2 * np.sqrt(4 * 4 * 16 / np.pi))
+    assert of_class["cyst"] == pytest.approx(2 * np.sqrt(3 * 4 * 16 / np.pi))
+    size, sequence = found.attributes
+    assert (size.low, size.high) == pytest.approx((of_class["cyst"], of_class["ring"]))
+    assert sequence.levels == ("T1", "T2")
+    values = found.attribute_values()
+    assert values.shape == (found.table.height, 2)
+    assert set(values[:, 0].tolist()) == {-1.0, 1.0}
+    missing = np.isnan(values[:, 1])
+    assert missing.tolist() == [name is None for name in found.table["attribute_sequence"]]
+    assert missing.any()
+    assert not missing.all()
+    assert [attribute["name"] for attribute in facts["attributes"]] == ["size_mm", "sequence"]
+
+
+def test_without_attributes_a_set_says_nothing_of_them(maker, tmp_path):
+    facts, found = prepared(maker, two_class_cohort(maker), tmp_path)
+    assert "attributes" not in facts
+    assert found.attributes == ()
+    assert found.attribute_values().shape == (found.table.height, 0)
+    assert not [name for name in found.table.columns if name.startswith("attribute")]
+
+
+def test_attributes_that_tell_nothing_are_refused(maker, tmp_path):
+    with pytest.raises(InputError, match="body_part"):
+        prepared(maker, two_class_cohort(maker), tmp_path, attributes=("body_part",))
