@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKSPACE ?= demo-workspace
 TEST_WORKERS ?= 2
+BENCH_WORK ?= bench-out/lesions
 
 # Real scans that some tests read; those tests are skipped where the folder is absent.
 SHARED_DATA := $(abspath ../shared/data)
@@ -17,7 +18,7 @@ endif
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check bench bench-ingest clean
+.PHONY: help install demo test test-slow check bench bench-ingest bench-lesions clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +53,11 @@ bench: $(STAMP) ## Measure speed
 
 bench-ingest: $(STAMP) ## Measure reading DICOM beside dcm2niix, SimpleITK, MONAI and dicom2nifti
 	@$(BIN)/python -m benchmarks ingest
+
+bench-lesions: $(STAMP) ## Train and score the lesion GAN on real images of SCANLOOM_TEST_DATA (an hour of one core)
+	@$(BIN)/python -m benchmarks.lesions_real prepare --work $(BENCH_WORK) --data $(SCANLOOM_TEST_DATA)
+	@$(BIN)/python -m benchmarks.lesions_real train --work $(BENCH_WORK) --set brain64 --minutes 20
+	@$(BIN)/python -m benchmarks.lesions_real score --work $(BENCH_WORK) --set brain64 --run lesions_class_folders-s0 --split test
 
 clean: ## Remove .venv and tool caches; workspaces stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,12 +19,13 @@ from torch import Tensor
 from benchmarks.lesions_real_data import open_set
 from benchmarks.lesions_real_scores import real_cohort
 from benchmarks.lesions_real_training import make_images, part_of
-from pipeline.classifier import SmallClassifier, balanced_batch, predict
+from pipeline.classifier import SmallClassifier, _initialized, balanced_batch, predict
 from pipeline.evaluate.cohorts import Cohort
 from pipeline.evaluate.utility import ClassicalAugmentation
 from pipeline.metrics.classification import classification_scores
 
-STEPS, BATCH, LEARNING_RATE, TEACHERS, FIRST_TEACHER = 300, 64, 3e-3, 3, 100
+STEPS, BATCH, LEARNING_RATE, WIDTH = 300, 64, 3e-3, 16
+TEACHERS, FIRST_TEACHER = 3, 100
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Arm:
 
     Attributes:
         share: of synthetic images in a batch; of steps on synthetic images alone where ``first``.
-        keep: which synthetic images: ``all``, or those that the teacher ``agreed`` on, at this probability or more.
-        labels: ``made`` (the class asked for), ``teacher`` (its answer), ``soft`` (its probabilities).
+        keep: leaves out what the teacher takes for another class, or for its own below this probability.
+        labels: ``made`` (the class asked for) or ``soft`` (the teacher's probabilities).
         first: synthetic images come before the real ones, not beside them.
         truncation: of the latents.
         parts: of the run, whose images are pooled; 0 is the last.
@@ -59,16 +60,11 @@ ARMS = {
     "mix_25": Arm(share=0.25),
     "mix_10": Arm(share=0.1),
     "filter": Arm(share=0.5, keep=0.0),
-    "filter_25": Arm(share=0.25, keep=0.0),
-    "filter_sure": Arm(share=0.5, keep=0.8),
-    "relabel": Arm(share=0.5, labels="teacher"),
     "soft": Arm(share=0.5, labels="soft"),
-    "soft_filter": Arm(share=0.5, labels="soft", keep=0.0),
+    "soft_filter_25": Arm(share=0.25, labels="soft", keep=0.0),
     "soft_first": Arm(share=0.5, labels="soft", first=True),
-    "first": Arm(share=0.5, first=True),
-    "first_25": Arm(share=0.25, first=True),
-    "truncated": Arm(share=0.5, labels="soft", truncation=0.7),
-    "snapshots": Arm(share=0.5, labels="soft", parts=(1, 2, 0)),
+    "truncated_25": Arm(share=0.25, truncation=0.7),
+    "snapshots_25": Arm(share=0.25, parts=(1, 2, 0)),
     "self_soft": Arm(share=0.5, labels="soft", self_taught=True),
 }
 """Every arm by name."""
@@ -85,9 +81,7 @@ def fit(real: Cohort, added: tuple[Tensor, Tensor] | None, arm: Arm, classes: in
         seed: of weights, batches and augmentation.
     """
     rng = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = SmallClassifier(real.images.shape[1], classes).to(memory_format=torch.channels_last).train()
+    model = _initialized(real.images.shape[1], classes, WIDTH, rng).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
     augment = ClassicalAugmentation() if arm.classical else None
     sources = [(real.images, F.one_hot(real.classes, classes).float()), *([added] if added else [])]
@@ -146,11 +140,10 @@ def _added(
     if arm.keep is None and arm.labels == "made":
         return (made, F.one_hot(labels, classes).float()), {"made": len(made)}
     soft = _teach(work, options.set, real, made, classes)
-    answers = soft.argmax(1)
-    targets = {"made": F.one_hot(labels, classes).float(), "teacher": F.one_hot(answers, classes).float(), "soft": soft}
+    targets = {"made": F.one_hot(labels, classes).float(), "soft": soft}
     kept = torch.ones(len(made), dtype=torch.bool)
     if arm.keep is not None:
-        kept = (answers == labels) & (soft.max(1).values >= arm.keep)
+        kept = (soft.argmax(1) == labels) & (soft.max(1).values >= arm.keep)
     return (made[kept], targets[arm.labels][kept]), {"made": len(made), "kept": int(kept.sum())}
 
 
