@@ -23,7 +23,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.evaluate.cohorts import Cohort, Study
-from pipeline.evaluate.utility import Utility, arm_interval
+from pipeline.evaluate.utility_scores import Utility, arm_interval
 from pipeline.evaluate.utility_tables import arm_rows
 from pipeline.evaluate.utility_verdict import RULE, judge_use
 from pipeline.files import write_json

@@ -126,7 +126,15 @@ def _evaluate_lesions(call: Call, records: Records) -> StageRecord:
     from pipeline.evaluate.stage import evaluate_lesions
 
     prepared, cohort = records["prepare_lesions"], records["synthesize_lesions"]
-    return evaluate_lesions(call.workspace, call.settings, prepared, cohort, progress=call.progress)
+    return evaluate_lesions(
+        call.workspace,
+        call.settings,
+        prepared,
+        cohort,
+        catalog=records["ingest"],
+        trained=records["train_lesions"],
+        progress=call.progress,
+    )
 
 
 def _evaluate_mr_to_ct(call: Call, records: Records) -> StageRecord:
@@ -161,7 +169,10 @@ STEPS: dict[str, Step] = {
         ("prepare_lesions", "train_lesions"), _synthesize_lesions, "lesions", "make synthetic lesions"
     ),
     "evaluate_lesions": Step(
-        ("prepare_lesions", "synthesize_lesions"), _evaluate_lesions, "lesions", "judge the synthetic lesions"
+        ("ingest", "prepare_lesions", "train_lesions", "synthesize_lesions"),
+        _evaluate_lesions,
+        "lesions",
+        "judge the synthetic lesions",
     ),
     "export_lesions": Step(
         ("prepare_lesions", "synthesize_lesions", "evaluate_lesions"),

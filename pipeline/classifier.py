@@ -1,4 +1,4 @@
-"""A small image classifier, its training with a fixed budget, and classical augmentation that does not blur.
+"""A small image classifier and its training with a fixed budget.
 
 The classifier serves as the judge of downstream utility (the same network and the same number of optimizer steps for
 every arm) and, trained on real images, as a feature extractor. Four blocks of convolution, batch normalization, ReLU
@@ -11,12 +11,12 @@ comes from one seed; on a CPU two runs give the same weights bit for bit.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.lesion_gan.backbone import BackboneClassifier
 from pipeline.errors import InputError, TrainingError
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -91,6 +91,8 @@ class NamedClassifier(nn.Module):
 
 
 Classifier = SmallClassifier | NamedClassifier
+Judge = Classifier | BackboneClassifier
+"""Whatever tells classes apart; a backbone's features are those of a GAN."""
 
 
 def _block(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -149,8 +151,58 @@ def train_classifier(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = NamedClassifier(network, images.shape[1], num_classes)
-    model = model.to(images.device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    fit_classifier(
+        model.to(images.device),
+        images,
+        classes,
+        num_classes,
+        steps=steps,
+        rng=rng,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        augment=augment,
+        progress=progress,
+    )
+    return model
+
+
+def fit_classifier(
+    model: Judge,
+    images: Tensor,
+    classes: Tensor,
+    num_classes: int,
+    *,
+    steps: int,
+    rng: torch.Generator,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    weight_decay: float = 1e-2,
+    augment: Augment | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Train a network that is there already, as `train_classifier` does, and leave it in evaluation mode.
+
+    Args:
+        model: on the device of `images`; of a frozen backbone the head alone is trained.
+        images: as there.
+        classes: as there.
+        num_classes: as there.
+        steps: as there.
+        rng: draws batches and augmentation.
+        batch_size: as there.
+        learning_rate: as there.
+        weight_decay: as there.
+        augment: as there.
+        progress: as there.
+
+    Raises:
+        InputError, TrainingError: as `train_classifier`.
+    """
+    _check(images, classes, num_classes, steps, batch_size)
+    own = model.trained_parameters() if isinstance(model, BackboneClassifier) else model.parameters()
+    optimizer = torch.optim.AdamW(own, lr=learning_rate, weight_decay=weight_decay)
+    model.train()
     members = [torch.nonzero(classes.cpu() == index).flatten() for index in range(num_classes)]
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -169,7 +221,7 @@ def train_classifier(
         optimizer.step()
         if progress is not None:
             progress((step + 1) * batch_size, steps * batch_size)
-    return model.eval()
+    model.eval()
 
 
 def balanced_batch(members: list[Tensor], batch_size: int, rng: torch.Generator) -> Tensor:
@@ -190,7 +242,7 @@ def balanced_batch(members: list[Tensor], batch_size: int, rng: torch.Generator)
 
 
 @torch.no_grad()
-def predict(model: Classifier, images: Tensor, batch_size: int = 256) -> Tensor:
+def predict(model: Judge, images: Tensor, batch_size: int = 256) -> Tensor:
     """Class probabilities (N, num_classes), float32 on the CPU, of images (N, C, H, W) in [-1, 1].
 
     The model is run in evaluation mode and left in the mode it was in.
@@ -203,103 +255,6 @@ def predict(model: Classifier, images: Tensor, batch_size: int = 256) -> Tensor:
     ]
     model.train(training)
     return torch.cat(probabilities) if len(images) else torch.zeros(0, model.num_classes)
-
-
-@dataclass(frozen=True)
-class AugmentationDraw:
-    """Parameters drawn for one batch of N images.
-
-    Args:
-        affine: (N, 2, 3), from output to input positions, in half edges from the center, for square images.
-        moved: (N,) bool, which images are resampled with `affine`.
-        mirrored: (N,) bool, which images are mirrored left-right.
-        gain: (N,) contrast factors.
-        offset: (N,) brightness offsets.
-    """
-
-    affine: Tensor
-    moved: Tensor
-    mirrored: Tensor
-    gain: Tensor
-    offset: Tensor
-
-
-@dataclass(frozen=True)
-class ClassicalAugmentation:
-    """Mirror, rotation, zoom, shift, and changes of contrast and brightness, drawn per image.
-
-    Resampling blurs, and a classical arm that blurs all its images makes any synthetic set look good. So every image
-    is resampled at most once, by MONAI's batch-wise affine layer with bicubic weights; only a share of the images is
-    resampled at all; mirroring is exact; and an image that draws no change comes back bit for bit.
-
-    Args:
-        max_rotation_degrees: rotation angle, uniform in ± this.
-        max_zoom: zoom factor, uniform in 1 ± this.
-        max_shift: shift, uniform in ± this share of the edge.
-        move_probability: share of the images that are rotated, zoomed and shifted.
-        mirror_probability: share of the images that are mirrored left-right (last axis).
-        max_gain: contrast factor, uniform in 1 ± this.
-        max_offset: brightness offset in units of [-1, 1], uniform in ± this.
-    """
-
-    max_rotation_degrees: float = 10.0
-    max_zoom: float = 0.1
-    max_shift: float = 0.06
-    move_probability: float = 0.5
-    mirror_probability: float = 0.5
-    max_gain: float = 0.1
-    max_offset: float = 0.1
-
-    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw parameters for images (N, C, H, W) in [-1, 1] and apply them; the input stays as it is."""
-        return augment_batch(images, self.draw(len(images), rng))
-
-    def draw(self, count: int, rng: torch.Generator) -> AugmentationDraw:
-        """Draw the parameters of `count` images from a generator on the CPU."""
-        uniform = torch.rand(8, count, generator=rng)
-        signed = 2 * uniform - 1
-        angle = signed[0] * math.radians(self.max_rotation_degrees)
-        scale = 1 / (1 + signed[1] * self.max_zoom)
-        moved = uniform[4] < self.move_probability
-        affine = torch.zeros(count, 2, 3)
-        affine[:, 0, 0] = affine[:, 1, 1] = scale * torch.cos(angle)
-        affine[:, 0, 1] = -scale * torch.sin(angle)
-        affine[:, 1, 0] = scale * torch.sin(angle)
-        affine[:, :, 2] = 2 * self.max_shift * signed[2:4].T
-        return AugmentationDraw(
-            affine=affine,
-            moved=moved & ~torch.isclose(affine, torch.eye(2, 3)).all(dim=2).all(dim=1),
-            mirrored=uniform[5] < self.mirror_probability,
-            gain=1 + signed[6] * self.max_gain,
-            offset=signed[7] * self.max_offset,
-        )
-
-
-def augment_batch(images: Tensor, draw: AugmentationDraw) -> Tensor:
-    """Apply drawn parameters to images (N, C, H, W); the result is clipped to [-1, 1].
-
-    Contrast turns around -1, the background, so that background stays background under any gain.
-    """
-    from monai.networks.layers import AffineTransform  # takes seconds to import, needed only where an arm augments
-
-    augmented = torch.where(draw.mirrored.to(images.device)[:, None, None, None], images.flip(-1), images)
-    if draw.moved.any():
-        layer = AffineTransform(
-            normalized=True, mode="bicubic", padding_mode="border", align_corners=False, reverse_indexing=False
-        )
-        moved = draw.moved.to(images.device)
-        matrices = _homogeneous(draw.affine, images.shape[2] / images.shape[3])[draw.moved]
-        augmented[moved] = layer(augmented[moved], matrices.to(images.device, images.dtype))
-    gain, offset = (values.to(images.device, images.dtype)[:, None, None, None] for values in (draw.gain, draw.offset))
-    changed = (gain != 1) | (offset != 0)
-    return torch.where(changed, (augmented + 1) * gain - 1 + offset, augmented).clamp(-1, 1)
-
-
-def _homogeneous(affine: Tensor, height_over_width: float) -> Tensor:
-    """(N, 2, 3) to (N, 3, 3); the off-diagonal terms are corrected for images that are not square."""
-    aspect = torch.tensor([[1.0, height_over_width, 1.0], [1 / height_over_width, 1.0, 1.0]])
-    last_row = torch.tensor([0.0, 0.0, 1.0]).expand(len(affine), 1, 3)
-    return torch.cat([affine * aspect, last_row], dim=1)
 
 
 def _initialized(in_channels: int, num_classes: int, width: int, rng: torch.Generator) -> SmallClassifier:

@@ -1,9 +1,9 @@
-"""Does anything of the training set lie in the test set? Subjects, series, lesions, identical and nearly equal images.
+"""Does anything of the training set lie in the test set? Subjects, studies, series, lesions, (nearly) equal images.
 
 A figure on a test set that shares a patient with the training set is inflated, and no later statistic mends it. The
 table of use for a classifier is made from an audit without leaks, and from nothing else (`clean_audit`).
 
-Studies are not kept in a prepared set; one study under two subject names shows as identical or nearly equal images.
+A prepared set does not keep studies; the catalog knows them, so that one study under two subject names is found.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ MOST_IMAGES = 20_000
 """Larger sets are searched for near-copies in a random part of the training images, and the table says so."""
 
 RULE = (
-    "bad: a subject, series, lesion or image occurs in two splits, or two images across splits correlate by "
+    "bad: a subject, study, series, lesion or image occurs in two splits, or two images across splits correlate by "
     f"{NEAR_COPY} or more, mirrored or not; then no use for a classifier is judged"
 )
 _IDENTITIES = {"subject_id": "subjects", "series_id": "series", "lesion_id": "lesions"}
@@ -57,14 +57,22 @@ class LeakageAudit:
         )
 
 
-def audit_leakage(prepared: ImageSet, seed: int) -> LeakageAudit:
-    """Audit the splits of an image set."""
+def audit_leakage(prepared: ImageSet, seed: int, studies: pl.Series | None = None) -> LeakageAudit:
+    """Audit the splits of an image set.
+
+    Args:
+        prepared: the set.
+        seed: draws which images are searched where there are too many.
+        studies: study of every image, null where it is unknown; None leaves studies out.
+    """
     table = prepared.table.with_columns(pixels=pl.Series(_hashes(prepared), dtype=pl.String))
     rows: list[dict[str, Cell]] = []
     kinds = {**_IDENTITIES, "pixels": "identical images"}
+    if studies is not None and studies.drop_nulls().len():
+        table, kinds = table.with_columns(study=studies), {"study": "studies", **kinds}
     for first, second in combinations(SPLITS, 2):
         for column, kind in kinds.items():
-            sides = [set(table.filter(pl.col("split") == split)[column]) for split in (first, second)]
+            sides = [set(table.filter(pl.col("split") == split)[column].drop_nulls()) for split in (first, second)]
             rows.append(_row(kind, first, second, len(sides[0] & sides[1])))
     chosen = _searched(table, np.random.default_rng(seed))
     rows += _near_copies(prepared, table, chosen)
@@ -141,7 +149,7 @@ def leakage_table(audit: LeakageAudit) -> ResultTable:
 def leakage_verdict(audit: LeakageAudit) -> Verdict:
     """Bad as soon as anything is shared."""
     if not audit.leaks:
-        sentence = "No subject, series, lesion or image is shared between splits."
+        sentence = "No subject, study, series, lesion or image is shared between splits."
         return Verdict(key="leakage", outcome="good", sentence=sentence, rule=RULE)
     sentence = f"LEAKAGE between splits: {'; '.join(audit.leaks)}. Every figure on held-out images is inflated."
     return Verdict(key="leakage", outcome="bad", sentence=sentence, rule=RULE)

@@ -5,8 +5,9 @@ import numpy as np
 from pipeline.classifier import predict
 from pipeline.evaluate.cohorts import Cohort, Study
 from pipeline.evaluate.leakage import LeakageAudit, clean_audit
-from pipeline.evaluate.utility import Utility, arm_interval, trained
-from pipeline.evaluate.utility_tables import Row, cells
+from pipeline.evaluate.utility import trained
+from pipeline.evaluate.utility_scores import Utility, arm_interval
+from pipeline.evaluate.utility_tables import Row, cells, scored
 from pipeline.records import ProgressCallback
 from pipeline.results import Column, ResultTable
 from pipeline.settings import EvaluateLesionsSettings
@@ -18,6 +19,7 @@ def curve_table(
     seed: int,
     audit: LeakageAudit | None,
     progress: ProgressCallback,
+    device: str = "cpu",
 ) -> ResultTable:
     """One row a share of real training subjects and a ratio of synthetic to real images.
 
@@ -36,7 +38,7 @@ def curve_table(
         if added is not None and len(set(real.classes.tolist())) == len(study.class_names):
             together = real.together_with(added)
             models = [
-                trained(together, len(study.class_names), settings, seed + k, classical=False)
+                trained(together, len(study.class_names), settings, seed + k, classical=False, device=device)
                 for k in range(settings.seeds)
             ]
             found = Utility({"point": [predict(m, study.test.images).double().numpy() for m in models]}, [])
@@ -58,7 +60,7 @@ def curve_table(
             Column(key="real", title="real images", digits=0),
             Column(key="ratio", title="synthetic : real", digits=1),
             Column(key="synthetic", title="synthetic images", digits=0),
-            Column(key="macro_auc", title="macro AUC", low_key="macro_auc_low", high_key="macro_auc_high"),
+            scored("macro_auc", "macro AUC"),
         ),
         rows=tuple(rows),
     )

@@ -1,5 +1,6 @@
 """A synthetic lesion cohort put to the test: fidelity, class agreement, memorization, use for a classifier."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,14 @@ from pipeline.evaluate.cohorts import Study, load_study
 from pipeline.evaluate.extractor_files import load_extractor
 from pipeline.evaluate.fidelity import fidelity_rows, ranking_disagreements
 from pipeline.evaluate.fidelity_tables import distance_table, fidelity_table
+from pipeline.evaluate.image_origins import STUDY, read_origins
 from pipeline.evaluate.leakage import LeakageAudit, audit_leakage, leakage_table, leakage_verdict
 from pipeline.evaluate.learning_curve import curve_table
 from pipeline.evaluate.privacy import privacy_rows, privacy_table, privacy_warnings
 from pipeline.evaluate.release_gate import Gate, check_release, write_gate
-from pipeline.evaluate.utility import ARMS, Score, Utility, arm_interval, class_agreement, run_arms
+from pipeline.evaluate.utility import ARMS, class_agreement, run_arms
+from pipeline.evaluate.utility_scores import Score, Utility, arm_interval
+from pipeline.evaluate.utility_subgroups import subgroup_table
 from pipeline.evaluate.utility_tables import arm_rows, arm_table, class_table
 from pipeline.evaluate.utility_verdict import RULE, judge_use
 from pipeline.features import ClassifierExtractor, Extractor, TextureExtractor
@@ -28,14 +32,31 @@ def evaluate_cohort(
     seed: int,
     folder: Path,
     progress: ProgressCallback,
+    *,
+    catalogs: Mapping[str, Path] | None = None,
+    model: Path | None = None,
+    device: str = "cpu",
 ) -> Results:
-    """Evaluate a cohort and write the release gate into ``folder``. Flagged copies take no part in the other scores."""
-    audit = audit_leakage(prepared, seed)
+    """Evaluate a cohort and write the release gate into ``folder``. Flagged copies take no part in the other scores.
+
+    Args:
+        prepared: real images.
+        cohort: folder of the synthetic ones.
+        settings: of the evaluation.
+        seed: of every random draw.
+        folder: takes ``gate.json`` and ``flagged.parquet``.
+        progress: where to report progress.
+        catalogs: as `read_origins`; None where studies and subgroups are unknown.
+        model: model folder of the GAN; None where it is not at hand.
+        device: where classifiers are trained.
+    """
+    origins = read_origins(prepared, catalogs) if catalogs else None
+    audit = audit_leakage(prepared, seed, None if origins is None else origins[STUDY])
     whole = load_study(prepared, cohort)
     gate = check_release(whole, seed)
     write_gate(folder, gate, whole, prepared.rows("train"))
     study = replace(whole, synthetic=whole.synthetic.part(~gate.flags))
-    utility = run_arms(study, settings, seed, progress)
+    utility = run_arms(study, settings, seed, progress, model=model, device=device)
     extractors: list[Extractor] = [TextureExtractor(), ClassifierExtractor(utility.real_models[0])]
     extractors += [load_extractor(own) for own in settings.extractors]
     privacy = privacy_rows(study, extractors[0], settings, seed)
@@ -47,8 +68,12 @@ def evaluate_cohort(
         differences, verdict = {}, _unjudged(audit)
     else:
         tables += [arm_table(arms, study, settings, audit), class_table(utility, study, settings, audit)]
+        if origins is not None:
+            known = origins[prepared.rows("test")]
+            by_subgroup = subgroup_table(utility, study, known, settings, seed, audit)
+            tables += [by_subgroup] if by_subgroup else []
         if settings.learning_real_shares:
-            tables.append(curve_table(study, settings, seed, audit, progress))
+            tables.append(curve_table(study, settings, seed, audit, progress, device))
         verdict = judge_use(
             differences.get("real_synthetic"),
             _gain_over(utility, "real_duplicated", study, settings, seed),
@@ -142,11 +167,7 @@ def _warnings(study: Study, utility: Utility, gate: Gate) -> tuple[str, ...]:
         found.append(f"Only {subjects} test subjects: intervals over subjects are wide and optimistic.")
     if gate.search is not None and gate.search.held_out < 300:
         found.append(f"The memorization threshold rests on {gate.search.held_out} held-out images; 300 are advised.")
-    found += [
-        f"The arm “{title}” was left out: a class or every synthetic image is missing."
-        for arm, title in ARMS.items()
-        if arm not in utility.probabilities
-    ]
+    found += [f"The arm “{ARMS[arm]}” was left out: {reason}." for arm, reason in utility.left_out.items()]
     return tuple(found)
 
 

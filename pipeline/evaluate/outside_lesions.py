@@ -11,14 +11,13 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from pipeline.evaluate.cohorts import load_study
-from pipeline.evaluate.extractor_files import extractor_hash
 from pipeline.evaluate.lesions import evaluate_cohort
-from pipeline.evaluate.outside_refusals import refusal_notes, refusal_table
+from pipeline.evaluate.outside_refusals import with_refusals
 from pipeline.evaluate.release_gate import check_release
-from pipeline.evaluate.stage import SeededLesionsSettings, finish
+from pipeline.evaluate.stage import finish, seeded_lesions
 from pipeline.prepared_set import ImageSet, read_image_set
 from pipeline.records import ProgressCallback, StageRecord, silent
-from pipeline.results import Results, Verdict
+from pipeline.results import Verdict
 from pipeline.settings import RunSettings
 from pipeline.stage_runner import Stage, StageContext, run_stage
 from pipeline.workspace import Workspace
@@ -27,6 +26,8 @@ RULE = (
     "bad: more synthetic images resemble a held-out real image than the 99th percentile of Binomial(n, rate) explains, "
     "the rate and the threshold being those of training images against held-out ones"
 )
+_PREFIXES = {"real": "", "test": "test-"}
+"""What identifiers begin with in the prepared set, by side."""
 
 
 def evaluate_outside_lesions(
@@ -42,45 +43,36 @@ def evaluate_outside_lesions(
 
     Args:
         workspace: where the output goes.
-        settings: ``evaluate.lesions`` and ``seed``.
+        settings: ``evaluate.lesions``, ``seed`` and ``device``.
         prepared: of `prepare_outside_images`.
         cohort: of `take_in_cohort`.
         catalogs: the ingested sides by name, for what they refused.
         progress: where to report progress.
     """
-    lesions = settings.evaluate.lesions
-    hashes = tuple(extractor_hash(extractor) for extractor in lesions.extractors)
-    seeded = SeededLesionsSettings(seed=settings.seed, lesions=lesions, extractor_sha256=hashes)
+    seeded = seeded_lesions(settings)
 
     def body(context: StageContext) -> dict[str, JsonValue]:
         images, folder = read_image_set(context.inputs["prepared"]), context.inputs["cohort"]
-        results = evaluate_cohort(images, folder, lesions, settings.seed, context.folder, context.progress)
-        return finish(context, _completed(results, context, images, folder, settings.seed, catalogs))
+        opened = {name: context.inputs[f"catalog_{name}"] for name in catalogs}
+        results = evaluate_cohort(
+            images,
+            folder,
+            seeded.lesions,
+            seeded.seed,
+            context.folder,
+            context.progress,
+            catalogs={prefix: opened[side] for side, prefix in _PREFIXES.items() if side in opened},
+            device=seeded.device,
+        )
+        verdict = copies_of_test_images(images, folder, seeded.seed)
+        notes = [str(note) for side in ("prepared", "cohort") for note in _notes(context.facts[side].get("notes"))]
+        told = with_refusals(results, opened)
+        update = {"verdicts": (*told.verdicts, verdict), "warnings": (*notes, *told.warnings)}
+        return finish(context, told.model_copy(update=update))
 
     records = {"prepared": prepared, "cohort": cohort} | {f"catalog_{name}": item for name, item in catalogs.items()}
     stage = Stage("evaluate_outside_lesions", "pipeline.evaluate.outside_lesions", body)
     return run_stage(workspace, stage, seeded, records=records, progress=progress)
-
-
-def _completed(
-    results: Results,
-    context: StageContext,
-    images: ImageSet,
-    cohort: Path,
-    seed: int,
-    catalogs: Mapping[str, StageRecord],
-) -> Results:
-    """The results with what is special of a cohort from elsewhere."""
-    folders = {name: context.inputs[f"catalog_{name}"] for name in catalogs}
-    refused = refusal_table(folders)
-    notes = [str(note) for side in ("prepared", "cohort") for note in _notes(context.facts[side].get("notes"))]
-    return results.model_copy(
-        update={
-            "verdicts": (*results.verdicts, copies_of_test_images(images, cohort, seed)),
-            "tables": (*results.tables, *((refused,) if refused else ())),
-            "warnings": (*notes, *refusal_notes(folders), *results.warnings),
-        }
-    )
 
 
 def copies_of_test_images(images: ImageSet, cohort: Path, seed: int) -> Verdict:

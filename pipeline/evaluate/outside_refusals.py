@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.results import Cell, Column, ResultTable
+from pipeline.results import Cell, Column, Results, ResultTable
 
 SIDES = {
     "real": "real",
@@ -17,6 +17,18 @@ SIDES = {
     "mask": "mask",
 }
 """Sides of a comparison in words."""
+
+
+def with_refusals(results: Results, catalogs: Mapping[str, Path]) -> Results:
+    """The results with the table of what was refused behind their tables, and its warnings before theirs.
+
+    Args:
+        results: of the evaluation.
+        catalogs: catalog folders by side.
+    """
+    refused = refusal_table(catalogs)
+    tables = (*results.tables, *((refused,) if refused else ()))
+    return results.model_copy(update={"tables": tables, "warnings": (*refusal_notes(catalogs), *results.warnings)})
 
 
 def refusal_table(catalogs: Mapping[str, Path]) -> ResultTable | None:

@@ -39,9 +39,11 @@ class Gate:
 def check_release(study: Study, seed: int) -> Gate:
     """Search the cohort for copies of training images, calibrated on held-out real images."""
     count = len(study.synthetic)
-    planes = [cohort.images.mean(1).numpy() for cohort in (study.train, study.held_out, study.synthetic)]
+    train, held_out, synthetic = (
+        side.images.mean(1).numpy() for side in (study.train, study.held_out, study.synthetic)
+    )
     try:
-        search = find_memorized(*planes, np.random.default_rng(seed), study.held_out.subjects)
+        search = find_memorized(train, held_out, synthetic, np.random.default_rng(seed), study.held_out.subjects)
     except UncalibratedError as error:
         return Gate(True, np.zeros(count, np.bool_), f"not calibrated: {error.found}, {error.allowed}", None)
     flagged = int(search.flags.sum())

@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, JsonValue
 
+from pipeline.device import choose_device
 from pipeline.evaluate.extractor_files import extractor_hash
 from pipeline.evaluate.lesions import evaluate_cohort
 from pipeline.evaluate.mr_to_ct import evaluate_translation
@@ -19,6 +20,7 @@ class SeededLesionsSettings(BaseModel, frozen=True):
     """What enters the key of a cohort's evaluation."""
 
     seed: int
+    device: str
     lesions: EvaluateLesionsSettings
     extractor_sha256: tuple[str, ...] = ()
 
@@ -36,21 +38,49 @@ def evaluate_lesions(
     prepared: StageRecord,
     cohort: StageRecord,
     *,
+    catalog: StageRecord | None = None,
+    trained: StageRecord | None = None,
     progress: ProgressCallback = silent,
 ) -> StageRecord:
-    """Put a synthetic cohort to the test; output is a `pipeline.results.Results` and the release gate."""
-    lesions = settings.evaluate.lesions
-    hashes = tuple(extractor_hash(extractor) for extractor in lesions.extractors)
-    seeded = SeededLesionsSettings(seed=settings.seed, lesions=lesions, extractor_sha256=hashes)
+    """Put a synthetic cohort to the test; output is a `pipeline.results.Results` and the release gate.
+
+    Args:
+        workspace: where the output goes.
+        settings: ``evaluate.lesions``, ``seed`` and ``device``.
+        prepared: of `prepare_lesions`.
+        cohort: of `synthesize_lesions`.
+        catalog: of `ingest`; without it, studies are not audited and subgroups not scored.
+        trained: of `train_lesions`; without it, the arm on the discriminator is left out.
+        progress: where to report progress.
+    """
+    seeded = seeded_lesions(settings)
 
     def body(context: StageContext) -> dict[str, JsonValue]:
-        images = read_image_set(context.inputs["prepared"])
-        cohort_folder = context.inputs["cohort"]
-        results = evaluate_cohort(images, cohort_folder, seeded.lesions, seeded.seed, context.folder, context.progress)
+        results = evaluate_cohort(
+            read_image_set(context.inputs["prepared"]),
+            context.inputs["cohort"],
+            seeded.lesions,
+            seeded.seed,
+            context.folder,
+            context.progress,
+            catalogs={"": context.inputs["catalog"]} if catalog else None,
+            model=context.inputs["trained"] / "model" if trained else None,
+            device=seeded.device,
+        )
         return finish(context, results)
 
+    given = {"prepared": prepared, "cohort": cohort, "catalog": catalog, "trained": trained}
+    records = {name: record for name, record in given.items() if record is not None}
     stage = Stage("evaluate_lesions", _MODULE, body)
-    return run_stage(workspace, stage, seeded, records={"prepared": prepared, "cohort": cohort}, progress=progress)
+    return run_stage(workspace, stage, seeded, records=records, progress=progress)
+
+
+def seeded_lesions(settings: RunSettings) -> SeededLesionsSettings:
+    """What the key of a cohort's evaluation takes from the settings and from the files that they name."""
+    lesions = settings.evaluate.lesions
+    hashes = tuple(extractor_hash(extractor) for extractor in lesions.extractors)
+    device = choose_device(settings.device).type
+    return SeededLesionsSettings(seed=settings.seed, device=device, lesions=lesions, extractor_sha256=hashes)
 
 
 def evaluate_mr_to_ct(

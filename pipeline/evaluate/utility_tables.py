@@ -6,7 +6,8 @@ import numpy as np
 
 from pipeline.evaluate.cohorts import Study
 from pipeline.evaluate.leakage import LeakageAudit, clean_audit
-from pipeline.evaluate.utility import ARMS, Score, Utility, arm_interval, holm
+from pipeline.evaluate.utility import ARMS
+from pipeline.evaluate.utility_scores import Score, Utility, arm_interval, holm
 from pipeline.metrics.classification import binary_auc
 from pipeline.results import Cell, Column, ResultTable
 from pipeline.settings import EvaluateLesionsSettings
@@ -41,6 +42,11 @@ def cells(name: str, score: Score) -> Row:
     return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
 
 
+def scored(key: str, title: str, definition: str = "") -> Column:
+    """Column of a score with its interval, as `cells` names them."""
+    return Column(key=key, title=title, definition=definition, low_key=f"{key}_low", high_key=f"{key}_high")
+
+
 def arm_table(
     rows: list[Row], study: Study, settings: EvaluateLesionsSettings, audit: LeakageAudit | None
 ) -> ResultTable:
@@ -50,10 +56,6 @@ def arm_table(
         InputError: there is no audit of leakage, or it found leaks.
     """
     clean_audit(audit)
-
-    def scored(key: str, title: str, definition: str) -> Column:
-        return Column(key=key, title=title, definition=definition, low_key=f"{key}_low", high_key=f"{key}_high")
-
     caption = (
         f"The same network ({settings.classifier}), {settings.classifier_steps} steps, {settings.seeds} seeds, "
         f"balanced batches; scored on {len(study.test)} real test images of {len(set(study.test.subjects))} subjects. "

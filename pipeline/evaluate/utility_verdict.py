@@ -6,7 +6,7 @@ may give as much.
 
 from typing import Literal
 
-from pipeline.evaluate.utility import SIGNIFICANCE, Score
+from pipeline.evaluate.utility_scores import SIGNIFICANCE, Score
 from pipeline.results import Verdict
 
 RULE = (

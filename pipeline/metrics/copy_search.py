@@ -109,7 +109,8 @@ def _candidates(train: Images, compared: list[FloatArray]) -> tuple[FloatArray, 
         rows = np.concatenate([rows, np.broadcast_to(np.arange(start, start + len(chunk)), best.shape)], axis=1)
         codes = np.concatenate([codes, code_of], axis=1)
         top = np.argsort(-values, axis=1, kind="stable")[:, :kept]
-        values, rows, codes = (np.take_along_axis(side, top, axis=1) for side in (values, rows, codes))
+        values = np.take_along_axis(values, top, axis=1)
+        rows, codes = np.take_along_axis(rows, top, axis=1), np.take_along_axis(codes, top, axis=1)
     return values, rows, codes
 
 

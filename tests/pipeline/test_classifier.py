@@ -4,15 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.classifier import (
-    AugmentationDraw,
-    ClassicalAugmentation,
-    SmallClassifier,
-    augment_batch,
-    balanced_batch,
-    predict,
-    train_classifier,
-)
+from pipeline.classifier import SmallClassifier, balanced_batch, predict, train_classifier
+from pipeline.classifier_augmentation import AugmentationDraw, ClassicalAugmentation, augment_batch
 from pipeline.errors import InputError, TrainingError
 
 STILL = ClassicalAugmentation(

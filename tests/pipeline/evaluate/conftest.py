@@ -1,16 +1,19 @@
 """Gratings of two classes that differ in their angle: easy to draw, hard to learn from two examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
+from models.lesion_gan.discriminator import DCGANDiscriminator
 from pipeline.evaluate.cohorts import Cohort, Study
 from pipeline.intensity import to_int16
 from pipeline.prepared_set import ImageSet, read_image_set, write_image_set
+from pipeline.trained_models import LesionGeneratorSettings, save_model
 
 NAMES = ("flat", "steep | odd")
 ANGLES = {"flat": 0.5, "steep | odd": 0.85}
@@ -67,6 +70,25 @@ class Draws:
         np.save(folder / "images.npy", to_int16(images))
         table = {"image": list(range(len(classes))), "lesion_class": list(classes), "seed": list(range(len(classes)))}
         pl.DataFrame(table).with_columns(truncation=pl.lit(1.0)).write_parquet(folder / "cohort.parquet")
+        return folder
+
+    def model(self, folder: Path, family: Literal["dcgan", "dcgan_classic"] = "dcgan") -> Path:
+        """A model folder with an untrained discriminator for the images."""
+        settings = LesionGeneratorSettings(family=family, size_px=32, channels=1, classes=NAMES, latent_size=8, width=8)
+        discriminator = DCGANDiscriminator(32, torch.Generator().manual_seed(0), num_classes=2, width=8)
+        save_model(folder, settings, {"discriminator": discriminator}, {})
+        return folder
+
+    def catalog(self, folder: Path, prepared: ImageSet, columns: Mapping[str, Sequence[str | None]]) -> Path:
+        """A catalog folder that knows ``columns`` of the series of every image, and lesions of 1, 2, 3 ... cm³."""
+        folder.mkdir(parents=True, exist_ok=True)
+        unknown = dict.fromkeys(("study_uid", "modality", "body_part", "sequence", "source"), None)
+        known = {name: pl.Series(list(values), dtype=pl.String) for name, values in columns.items()}
+        series = prepared.table.select("series_id").with_columns(**(unknown | known))
+        volumes = [1000.0 * (number + 1) for number in range(prepared.table.height)]
+        series.write_parquet(folder / "series.parquet")
+        lesions = prepared.table.select("lesion_id").with_columns(volume_mm3=pl.Series(volumes))
+        lesions.write_parquet(folder / "lesions.parquet")
         return folder
 
 

@@ -6,7 +6,7 @@ from pipeline.errors import InputError
 from pipeline.evaluate.cohorts import Cohort
 from pipeline.evaluate.leakage import LeakageAudit, clean_audit
 from pipeline.evaluate.learning_curve import share_of_subjects
-from pipeline.evaluate.utility import Score, Utility, arm_interval, holm
+from pipeline.evaluate.utility_scores import Score, Utility, arm_interval, holm
 from pipeline.evaluate.utility_tables import arm_table
 from pipeline.evaluate.utility_verdict import judge_use
 from pipeline.settings import EvaluateLesionsSettings

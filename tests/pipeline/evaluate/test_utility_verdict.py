@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.evaluate.utility import Score
+from pipeline.evaluate.utility_scores import Score
 from pipeline.evaluate.utility_verdict import judge_use
 
 UP, ZERO, DOWN = Score(0.05, 0.01, 0.09), Score(0.01, -0.02, 0.04), Score(-0.05, -0.09, -0.01)
