@@ -76,7 +76,8 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory did not suffice, on any device."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
+    """Whether an error says that memory did not suffice: CUDA has a type for it, CPU and MPS have words."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("DefaultCPUAllocator", "out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

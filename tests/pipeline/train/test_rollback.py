@@ -18,6 +18,7 @@ from pipeline.settings import TrainLesionsSettings, TrainMRToCTSettings
 from pipeline.train.lesion_training import LesionTraining
 from pipeline.train.loop import train
 from pipeline.train.mr_to_ct_training import MRToCTTraining
+from pipeline.train.training_state import is_out_of_memory
 from pipeline.training_alarms import ALARMS_FILE, alarm_table, read_alarms
 
 CPU = torch.device("cpu")
@@ -251,7 +252,9 @@ def memory_bound(images, run, at, above, error=torch.OutOfMemoryError):
     trainee = None
 
     def broken(done, rate):
-        return error("can't allocate memory") if done >= at and trainee.batch_size > above else None
+        return (
+            error("DefaultCPUAllocator: can't allocate memory") if done >= at and trainee.batch_size > above else None
+        )
 
     trainee = training(images, run, broken=broken)
     return trainee
@@ -290,6 +293,13 @@ def test_a_batch_that_cannot_be_halved_ends_the_training(images, tmp_path):
         train(memory_bound(images, run, 8, 1), run, tmp_path, "w", silent)
 
 
+def test_what_torch_says_when_the_memory_of_the_machine_does_not_suffice_is_understood():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+
+
 def test_other_errors_of_the_runtime_are_not_taken_for_a_lack_of_memory(images, tmp_path):
     run = settings()
     trainee = training(images, run, broken=lambda done, rate: RuntimeError("shapes differ"))
@@ -322,6 +332,24 @@ def test_a_constant_generator_raises_the_alarm_without_any_injected_term(images,
                 parameter.register_hook(torch.zeros_like)
     with pytest.raises(TrainingError, match="diversity_lost"):
         train(trainee, run, tmp_path, "w", silent)
+
+
+def test_a_constant_translator_raises_the_alarm_of_its_target(volumes, tmp_path):
+    run = TrainMRToCTSettings(
+        images=8, batch_size=2, width=4, discriminator_width=4, patch_px=32, supervision="mixed", log_every_images=2,
+        alarms={"action": "stop", "patience": 2, "grace_images": 0, "probe_images": 8},
+    )  # fmt: skip
+    trainee = MRToCTTraining(volumes, run, 5, CPU)
+    trainee.variety = {}  # three ellipses are too much alike, as the alarm about data rightly says
+    for name in ("mr_to_ct", "mr_to_ct_ema"):
+        for parameter in list(trainee.step.networks()[name].parameters())[-2:]:
+            with torch.no_grad():
+                parameter.zero_()
+            if parameter.requires_grad:
+                parameter.register_hook(torch.zeros_like)
+    with pytest.raises(TrainingError, match=r"diversity_lost[\s\S]*feature_diversity_ct 0.000 after 4 images"):
+        train(trainee, run, tmp_path, "w", silent)
+    assert read_alarms(tmp_path)[-1].target == "_ct"
 
 
 @pytest.mark.parametrize("action", ["warn", "stop", "roll_back"])
