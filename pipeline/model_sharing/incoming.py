@@ -40,7 +40,15 @@ _HEADER_LIMIT_BYTES = 4 << 20
 _LARGEST = {"size_px": 128, "channels": 4, "latent_size": 4096, "width": 1024, "slices": 5, "patch_px": 1024}
 """Largest numbers that settings may name: a network is built from them."""
 
+INPUT_FACTS = ("classes", "size_px", "pixel_mm", "modality", "channels", "unit", "ct_map", "spacing_mm")
+"""Facts of a prepared set that tell what a network must be fed."""
+
+_LONGEST_INPUT = 20_000
 _MOST_CLASSES = 256
+_MOST_ATTRIBUTES = 32
+_MOST_WORDS = 1024
+"""Classes, attributes and levels together."""
+
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8}
 _NETWORKS: dict[Track, tuple[str, str]] = {
     "lesions": (LESION_GENERATOR, DISCRIMINATOR),
@@ -93,7 +101,7 @@ def read_shared_model(folder: Path) -> IncomingModel:
     digests = {name: sha256_file(path) for name, path in files.items()}
     inputs: dict[str, Any] = {}
     if whole:
-        inputs = _read_object(folder / INPUTS_FILE)
+        inputs = _known_inputs(_read_object(folder / INPUTS_FILE))
         _check_manifest(folder, digests)
     for name, path in files.items():
         if name.endswith(".safetensors"):
@@ -124,6 +132,15 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise QuarantineError("BAD_JSON", f"{path.name} holds no object", _COPY)
     return content
+
+
+def _known_inputs(told: dict[str, Any]) -> dict[str, Any]:
+    """The entries that are looked at later, each of a bounded size."""
+    known = {name: told[name] for name in INPUT_FACTS if name in told}
+    long = sum(len(json.dumps(value)) > _LONGEST_INPUT for value in known.values())
+    if long:
+        raise QuarantineError("BAD_JSON", f"{INPUTS_FILE}: {long} entries of more than {_LONGEST_INPUT} signs", _COPY)
+    return known
 
 
 def _check_manifest(folder: Path, digests: dict[str, str]) -> None:
@@ -196,18 +213,27 @@ def _check_networks(track: Track, model: Path, settings: dict[str, Any], files: 
     _fit(files[f"{needed}.safetensors"], network)
     if f"{optional}.safetensors" in files and track == "mr_to_ct":
         _fit(files[f"{optional}.safetensors"], build())
-    elif f"{optional}.safetensors" in files and settings["family"] == "dcgan":
-        try:
-            judge = load_backbone(model)
-        except (ScanloomError, ValueError):
-            found = "a discriminator that does not fit the settings"
-            raise QuarantineError("OTHER_NETWORK", found, "Ask for a model that was exported whole.") from None
-        _check_finite(judge.state_dict())
+    elif f"{optional}.safetensors" in files:
+        _check_discriminator(model, files[f"{optional}.safetensors"], settings["family"])
+
+
+def _check_discriminator(model: Path, path: Path, family: str) -> None:
+    _check_finite(load_file(path))
+    if family != "dcgan":
+        return  # no one builds it again
+    try:
+        load_backbone(model)
+    except (ScanloomError, ValueError):
+        found = "a discriminator that does not fit the settings"
+        raise QuarantineError("OTHER_NETWORK", found, "Ask for a model that was exported whole.") from None
 
 
 def _lesion_builder(settings: LesionGeneratorSettings, rng: torch.Generator) -> Callable[[], torch.nn.Module]:
-    names = [*settings.classes]
-    if not 1 <= len(names) <= _MOST_CLASSES or not all(re.fullmatch(CLASS_NAME, name) for name in names):
+    words = [*settings.classes]
+    for attribute in settings.attributes:
+        words += [attribute.name, *attribute.levels]
+    known = 1 <= len(settings.classes) <= _MOST_CLASSES and len(settings.attributes) <= _MOST_ATTRIBUTES
+    if not known or len(words) > _MOST_WORDS or not all(re.fullmatch(CLASS_NAME, word) for word in words):
         raise ValueError
     return lambda: build_lesion_generator(settings, rng)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline.errors import InputError
 from pipeline.export.dataset import Release, read_release
 from pipeline.files import folder_manifest, read_json, write_json, write_text
-from pipeline.model_sharing.incoming import INPUTS_FILE, MANIFEST_FILE, MODEL_FOLDER
+from pipeline.model_sharing.incoming import INPUT_FACTS, INPUTS_FILE, MANIFEST_FILE, MODEL_FOLDER
 from pipeline.model_sharing.model_card import Training, card_markdown, data_summary, model_card
 from pipeline.model_sharing.monai_bundle import (
     PROGRAM,
@@ -48,7 +48,6 @@ _BACKBONE = (
     "from pathlib import Path\n\nfrom pipeline.trained_models import load_backbone\n\n"
     'backbone = load_backbone(Path("model"))  # images (N, 1, side, side) in [-1, 1] -> features'
 )
-_INPUT_FACTS = ("classes", "size_px", "pixel_mm", "modality", "channels", "unit", "ct_map", "spacing_mm")
 
 
 class SharedSettings(BaseModel, frozen=True):
@@ -143,7 +142,7 @@ def _share(context: StageContext, track: Track, share: ShareSettings, release: R
     source = context.inputs["trained"] / MODEL_FOLDER
     shutil.copytree(source, target / MODEL_FOLDER)
     facts = read_json(context.inputs["prepared"] / "set.json")
-    write_json(target / INPUTS_FILE, {name: facts[name] for name in _INPUT_FACTS if name in facts})
+    write_json(target / INPUTS_FILE, {name: facts[name] for name in INPUT_FACTS if name in facts})
     network, inputs = (lesion_network if track == "lesions" else translator_network)(source)
     difference = _write_program(network, inputs, share.format, target)
     described = read_json(source / SETTINGS_FILE)

@@ -204,6 +204,9 @@ def _with_settings(folder: Path, **changes: Any) -> Path:
         ({"width": "4; import os"}, "BAD_SETTINGS"),
         ({"classes": ["=cmd|' /C calc'!A0"]}, "BAD_SETTINGS"),
         ({"classes": []}, "BAD_SETTINGS"),
+        ({"attributes": [{"name": "=1+1"}]}, "BAD_SETTINGS"),
+        ({"attributes": [{"name": "a"}] * 33}, "BAD_SETTINGS"),
+        ({"attributes": [{"name": "size_mm"}]}, "OTHER_NETWORK"),
         ({"_target_": "os.system"}, "BAD_SETTINGS"),
     ],
     ids=str,
@@ -245,6 +248,15 @@ def test_json_beyond_its_limits_is_refused(shared: Shared) -> None:
     for content in (b"[" * 100_000, b'{"a": "' + b"x" * (2 << 20) + b'"}', b"[]", b"\xff\xfe"):
         (folder / "model" / "card.json").write_bytes(content)
         assert _reason(_resealed(folder)) == "BAD_JSON"
+
+
+def test_inputs_are_kept_by_name_and_within_bounds(shared: Shared) -> None:
+    folder = shared()
+    told = read_json(folder / "inputs.json")
+    write_json(folder / "inputs.json", told | {"note": "ignore me"})
+    assert read_shared_model(_resealed(folder)).inputs == told
+    write_json(folder / "inputs.json", told | {"unit": "HU" * 20_000})
+    assert _reason(_resealed(folder)) == "BAD_JSON"
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
