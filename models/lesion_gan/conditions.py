@@ -84,7 +84,7 @@ class AttributeModulation(nn.Module):
 
 def attribute_projection(size: int, channels: int, rng: torch.Generator) -> nn.Linear:
     """What D projects its features onto: (N, size) weights → (N, channels), drawn from N(0, 0.02²)."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, size, channels, bias=False)
+    layer = nn.Linear(size, channels, bias=False)
     nn.init.normal_(layer.weight, 0.0, 0.02, generator=rng)
     return layer
 
