@@ -12,6 +12,7 @@ from flows.stage_commands import run_steps
 from pipeline.files import read_json
 from pipeline.ledger import Ledger
 from pipeline.records import StageRecord
+from pipeline.settings import Track
 from pipeline.stage_runner import RECORD_FILE, verified_record
 from pipeline.workspace import Workspace
 
@@ -28,10 +29,8 @@ def export_scans_as(options: Options, console: Console, form: str, input_folder:
     from pipeline.export.metadata import DATASET_FOLDER
     from pipeline.export.scan_stage import ScanFormat, export_scans
 
-    translated = "translate_mr_to_ct" if form == "bids" else "prepare_mr_to_ct"
-    targets = {"lesions": "prepare_lesions", "mr_to_ct": translated}
-    records = run_steps(options, targets, console, input_folder=input_folder)
     settings, _ = load_settings(options)
+    records = run_steps(options, _targets(form, settings.tracks), console, input_folder=input_folder)
     workspace = Workspace.open(options.workspace)
     placed = _placed(workspace, records.get("prepare_lesions"))
     needed = (cast(ScanFormat, form), records["ingest"], records.get("translate_mr_to_ct"), placed)
@@ -39,6 +38,13 @@ def export_scans_as(options: Options, console: Console, form: str, input_folder:
         record = displayed(console, "export scans", partial(export_scans, workspace, settings, *needed))
     show(console, "dataset", record.path(workspace.root) / DATASET_FOLDER)
     show_facts(console, record, ("format", "written", "classes"))
+
+
+def _targets(form: str, tracks: tuple[Track, ...]) -> tuple[str, ...]:
+    """Steps that a format needs: any that splits the subjects, and pseudo-CT for BIDS."""
+    if form == "bids" and "mr_to_ct" in tracks:
+        return ("prepare_lesions", "translate_mr_to_ct") if "lesions" in tracks else ("translate_mr_to_ct",)
+    return ("prepare_lesions",) if "lesions" in tracks else ("prepare_mr_to_ct",)
 
 
 def _placed(workspace: Workspace, prepared: StageRecord | None) -> StageRecord | None:
