@@ -2,24 +2,10 @@
 
 from collections.abc import Mapping
 
-from pipeline.report.tables import grouped_text
-from pipeline.settings import RunSettings, TrainLesionsSettings, TrainMRToCTSettings
+from pipeline.report.training_methods import cyclegan_sentences, lesion_gan_sentences, percent
+from pipeline.settings import EvaluateLesionsSettings, EvaluateMRToCTSettings, GenerateLesionsSettings, RunSettings
 
-_OBJECTIVES: Mapping[str, str] = {
-    "minimax": "the minimax objective (Goodfellow 2014, eq. 1)",
-    "non_saturating": "the non-saturating objective (Goodfellow 2014, section 3)",
-    "hinge": "the hinge objective (Lim and Ye 2017; Miyato 2018)",
-    "least_squares": "the least-squares objective (Mao 2017)",
-    "wasserstein": "the Wasserstein objective (Arjovsky 2017)",
-    "relativistic": "the relativistic objective (Jolicoeur-Martineau 2018; Huang 2024)",
-}
 _GREY_DIALECT = "for 8-bit grey: PSNR and MS-SSIM on grey levels 0 to 255, slice by slice where a case is one slice"
-_GENERATORS: Mapping[str, str] = {"unet": "U-Net", "resnet": "ResNet"}
-_SUPERVISION: Mapping[str, str] = {
-    "unpaired": "unpaired: no MR was ever shown together with the CT of the same subject",
-    "paired": "paired: the distance to the registered CT of the same subject was part of the loss",
-    "mixed": "mixed: the distance to a registered CT was part of the loss where a subject has one",
-}
 _DIALECTS: Mapping[str, str] = {
     "synthrad2023": "SynthRAD2023 range: PSNR and MS-SSIM on HU clipped to [−1024, 3000]",
     "synthrad2025-metrics": "SynthRAD2025 metrics: PSNR and MS-SSIM on HU clipped to [−1024, 3000]",
@@ -33,8 +19,8 @@ def common_methods(settings: RunSettings) -> tuple[str, ...]:
     return (
         "Scans were parsed in child processes with limits on memory and time; what could not be trusted was set aside "
         "with a reason. Identities were replaced by pseudonyms made with a keyed hash before anything was stored.",
-        f"Subjects, not images, were split into {_percent(split.train)} training, "
-        f"{_percent(split.validation)} validation and {_percent(split.test)} test by a keyed hash, "
+        f"Subjects, not images, were split into {percent(split.train)} training, "
+        f"{percent(split.validation)} validation and {percent(split.test)} test by a keyed hash, "
         f"unless the data came with a published split. "
         f"Every random choice follows from seed {settings.seed}.",
     )
@@ -46,15 +32,17 @@ def lesion_methods(settings: RunSettings) -> tuple[str, ...]:
     generate, evaluate = settings.generate.lesions, settings.evaluate.lesions
     return (
         f"Lesions were cut from {crops.modality} scans by their masks as crops of {crops.size_px} × {crops.size_px} "
-        f"pixels of {crops.pixel_mm:g} mm, up to {crops.slices_per_lesion} a lesion; images without geometry were "
+        f"pixels of {crops.pixel_mm:g} mm, up to {crops.slices_per_lesion} a lesion"
+        f"{_attributes(crops.attributes)}; images without geometry were "
         f"brought to the same number of pixels.",
-        _gan_sentence(train),
-        f"Synthetic images were drawn from the moving average of the generator with truncation "
-        f"{generate.truncation:g}; each image has its own recorded seed.",
-        f"Fidelity and variety: KID (Bińkowski 2018), precision and recall (Kynkäänniemi 2019), density and coverage "
-        f"(Naeem 2020) with k = {evaluate.neighbors}. Use: classifiers of equal budget, {evaluate.classifier_steps} "
-        f"optimizer steps and {evaluate.seeds} seeds an arm, tested on real held-out subjects. Memorization: nearest "
-        f"training image under mirroring, small shifts and noise, with a threshold set on held-out real images.",
+        lesion_gan_sentences(train),
+        _cohort_sentences(generate),
+        f"Fidelity and variety: KID (Bińkowski 2018) over {evaluate.kid_subsets} subsets, FID (Heusel 2017), precision "
+        f"and recall (Kynkäänniemi 2019), density and coverage (Naeem 2020) with k = {evaluate.neighbors}"
+        f"{_extractors(evaluate)}.",
+        _use_sentences(evaluate),
+        "Memorization: nearest training image under mirroring, small shifts and noise, with a threshold set on "
+        "held-out real images.",
         f"Intervals are 95 % percentile bootstrap intervals over subjects, {evaluate.bootstrap} resamples.",
     )
 
@@ -70,65 +58,80 @@ def mr_to_ct_methods(settings: RunSettings, unit: str = "HU") -> tuple[str, ...]
         f"Volumes with geometry were brought to canonical orientation and {spacing} mm (right, anterior, superior), "
         f"{bias} N4 bias field correction of the MR (Tustison 2010). MR intensities were scaled by the percentiles "
         f"{prepare.mr_percentiles[0]:g} and {prepare.mr_percentiles[1]:g} inside the body.",
-        _cyclegan_sentence(train),
+        cyclegan_sentences(train),
         f"Pseudo-CT was made with the moving average of the generator in windows that overlap by "
-        f"{_percent(generate.overlap)} and were blended.",
+        f"{percent(generate.overlap)} and were blended.",
         f"Metrics follow the dialect {dialect}; the mask is the body outline dilated in plane by "
-        f"{evaluate.mask_dilation_px} pixels. Errors are pseudo-CT minus CT. Image metrics do not predict dose: this "
-        f"report claims no dose accuracy.",
+        f"{evaluate.mask_dilation_px} pixels. Errors are pseudo-CT minus CT.{_paths(evaluate) if unit == 'HU' else ''} "
+        "Image metrics do not predict dose: this report claims no dose accuracy.",
         f"Intervals are 95 % percentile bootstrap intervals over subjects, {evaluate.bootstrap} resamples.",
     )
 
 
-def _gan_sentence(train: TrainLesionsSettings) -> str:
-    augment = (
-        f"Differentiable augmentation ({', '.join(train.diff_augment)}; Zhao 2020) was applied to real and generated "
-        "images alike."
-        if train.diff_augment
-        else "No differentiable augmentation was used."
-    )
-    penalty = "".join(f" {text} {value:g}." for text, value in _stabilizers(train) if value)
-    return (
-        f"{_FAMILIES[train.family]} was trained on "
-        f"{grouped_text(train.images)} images in batches of {train.batch_size} with {_OBJECTIVES[train.objective]}. "
-        f"{augment}{penalty} Learning rates: {train.learning_rate_generator:g} generator, "
-        f"{train.learning_rate_discriminator:g} discriminator, Adam with β = {train.betas}."
-    )
-
-
-_FAMILIES: Mapping[str, str] = {
-    "dcgan": "A conditional DCGAN (Radford 2016) with a projection discriminator (Miyato and Koyama 2018)",
-    "dcgan_classic": "A conditional DCGAN by the guidelines of 2016 (Radford 2016; Mirza and Osindero 2014)",
+_CLASSIFIERS: Mapping[str, str] = {
+    "small_cnn": "a small convolutional network",
+    "densenet121": "DenseNet-121",
+    "resnet18": "ResNet-18",
+}
+_DISCRIMINATOR_ARMS: Mapping[str, str] = {
+    "frozen": " One more classifier is a head on the frozen discriminator, trained on real images (Radford 2016).",
+    "fine_tuned": " One more classifier is the discriminator, trained on as a whole on real images (Radford 2016).",
+    "off": "",
 }
 
 
-def _stabilizers(train: TrainLesionsSettings) -> list[tuple[str, float]]:
-    """What kept the discriminator in bounds, and by how much; 0 was off."""
-    return [
-        ("An R1 penalty on real images (Mescheder 2018) has weight", train.r1_gamma),
-        ("An R2 penalty on generated images (Mescheder 2018) has weight", train.r2_gamma),
-        ("A gradient penalty (Gulrajani 2017) has weight", train.gradient_penalty),
-        ("The discriminator's weights were clipped (Arjovsky 2017) to", train.weight_clip),
-        ("Discriminator steps for one of the generator:", train.critic_steps if train.critic_steps > 1 else 0),
-        ("Labels of real images were smoothed (Salimans 2016) to", train.label_real if train.label_real < 1 else 0),
-        ("Labels were softened by up to", train.label_softness),
-        ("The share of swapped labels was", train.label_flip_rate),
-        ("Noise on all images (Sønderby 2017) began at", train.instance_noise),
-    ]
+def _attributes(names: tuple[str, ...]) -> str:
+    return f", each with {', '.join(name.replace('_', ' ') for name in names)} as a condition" if names else ""
 
 
-def _cyclegan_sentence(train: TrainMRToCTSettings) -> str:
-    depth = "single slices" if train.slices == 1 else f"{train.slices} neighboring slices"
-    paired = "" if train.supervision == "unpaired" else f", paired {train.lambda_paired:g}"
-    return (
-        f"A CycleGAN (Zhu 2017) with {_GENERATORS[train.generator]} generators was trained on "
-        f"{grouped_text(train.images)} patches of {train.patch_px} × {train.patch_px} pixels, {depth} at a time, "
-        f"with {_OBJECTIVES[train.objective]}. Supervision was "
-        f"{_SUPERVISION[train.supervision]}. Weights: adversarial {train.lambda_adversarial:g}, cycle "
-        f"{train.lambda_cycle:g}, identity {train.lambda_identity:g} × cycle{paired}. The learning rate of "
-        f"{train.learning_rate:g} falls to zero over the last {_percent(1 - train.decay_from)} of training."
+def _cohort_sentences(generate: GenerateLesionsSettings) -> str:
+    """How images were drawn and which were made anew."""
+    words = (
+        f"Synthetic images were drawn from the moving average of the generator with truncation "
+        f"{generate.truncation:g}; each image has its own recorded seed."
     )
+    if generate.lines:
+        words += f" The recipe has {len(generate.lines)} lines, each with a class, a number and attributes."
+    if generate.ensemble:
+        words += f" Generators of {len(generate.ensemble)} further trainings took turns with the run's own."
+    if generate.filter.manifold:
+        words += (
+            " Images farther from the training images of their class than all but "
+            f"{percent(generate.filter.manifold_share)} of real validation images were rejected and made anew."
+        )
+    if generate.filter.memorized:
+        words += " Images that copy a training image were rejected and made anew."
+    return words
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:g} %"
+def _extractors(evaluate: EvaluateLesionsSettings) -> str:
+    names = ", ".join(extractor.name for extractor in evaluate.extractors)
+    return f"; further feature spaces: {names}" if names else ""
+
+
+def _use_sentences(evaluate: EvaluateLesionsSettings) -> str:
+    """How the use for a classifier was measured."""
+    thresholds = ", ".join(f"{threshold:g}" for threshold in evaluate.decision_thresholds)
+    words = (
+        f"Use: classifiers of equal budget ({_CLASSIFIERS[evaluate.classifier]}), {evaluate.classifier_steps} "
+        f"optimizer steps and {evaluate.seeds} seeds an arm, tested on real held-out subjects."
+        f"{_DISCRIMINATOR_ARMS[evaluate.discriminator_arm]}"
+    )
+    words += f" Sensitivity and specificity at probabilities of {thresholds}." if thresholds else ""
+    if evaluate.subgroups:
+        words += f" Subgroups by {', '.join(name.replace('_', ' ') for name in evaluate.subgroups)}."
+    if evaluate.learning_real_shares:
+        shares = ", ".join(percent(share) for share in evaluate.learning_real_shares)
+        ratios = ", ".join(f"{ratio:g}" for ratio in evaluate.learning_synthetic_ratios)
+        words += (
+            f" Learning curves with {shares} of the training subjects and {ratios} synthetic images for a real one."
+        )
+    return words
+
+
+def _paths(evaluate: EvaluateMRToCTSettings) -> str:
+    powers = "those of tissues (ICRU 44)" if evaluate.stopping_power is None else "those of the settings"
+    return (
+        f" Water-equivalent path lengths run along {evaluate.wepl_directions} directions over half a turn; stopping "
+        f"powers are {powers}."
+    )

@@ -81,3 +81,22 @@ def test_an_empty_body_outline_shows_the_whole_slice(tmp_path: Path) -> None:
     first = shown.cases[0].rows[0].tiles[0].picture
     assert (first.width, first.height) == (16, 20)
     assert shown.scored == 0
+
+
+def test_the_uncertainty_that_a_translation_wrote_stands_in_the_viewer(tmp_path: Path) -> None:
+    gallery(tmp_path, [5, 9])
+    table = pl.read_parquet(tmp_path / "made" / "cases.parquet")
+    np.save(tmp_path / "made" / "spread.npy", np.full(SHAPE, 12.6, np.float32))
+    paths = pl.Series("uncertainty_path", ["spread.npy", None])
+    table.with_columns(paths).write_parquet(tmp_path / "made" / "cases.parquet")
+    shown = case_gallery(read_volume_set(tmp_path), tmp_path / "made", ReportSettings())
+    first, second = (case.viewer for case in shown.cases)
+    assert first is not None
+    assert second is not None
+    assert [key for key, _ in first.panels] == ["mr", "pseudo_ct", "ct", "error", "uncertainty"]
+    assert first.volumes[-1].packed.low == 13
+    assert [key for key, _ in second.panels] == ["mr", "pseudo_ct", "ct", "error"]
+
+
+def test_viewers_can_be_left_out(tmp_path: Path) -> None:
+    assert all(case.viewer is None for case in gallery(tmp_path, [5, 9], viewer_megabytes=0).cases)

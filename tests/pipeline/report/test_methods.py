@@ -43,3 +43,56 @@ def test_numbers_in_the_words_are_those_of_the_settings(slices: int) -> None:
 def test_the_paired_weight_is_not_claimed_for_unpaired_training() -> None:
     assert "paired 50" not in " ".join(mr_to_ct_methods(run(train={"mr_to_ct": {"supervision": "unpaired"}})))
     assert "No differentiable augmentation" in " ".join(lesion_methods(run(train={"lesions": {"diff_augment": []}})))
+
+
+LESIONS = {
+    "train": {
+        "images": 9, "batch_size": 9, "precision": "bfloat16", "gradient_clip": 9.0, "family": "dcgan_classic",
+        "width": 9, "latent_size": 9, "learning_rate_generator": 9.0, "learning_rate_discriminator": 9.0,
+        "betas": (0.9, 0.9), "ema_decay": 0.9, "diff_augment": (), "spectral_norm": False, "r1_gamma": 9.0,
+        "r2_gamma": 9.0, "gradient_penalty": 9.0, "critic_steps": 9, "virtual_batch": 9, "label_real": 0.9,
+        "label_softness": 0.1, "label_flip_rate": 0.1, "instance_noise": 0.1, "mirror": True,
+        "alarms": {"action": "roll_back"},
+    },
+    "generate": {
+        "truncation": 0.5, "ensemble": (9,), "filter": {"manifold": True},
+        "lines": ({"lesion_class": "cyst", "count": 9},),
+    },
+    "evaluate": {
+        "classifier_steps": 9, "seeds": 9, "classifier": "resnet18", "discriminator_arm": "off", "subgroups": (),
+        "decision_thresholds": (0.1,), "learning_real_shares": (0.9,), "kid_subsets": 9, "neighbors": 9,
+        "bootstrap": 999, "extractors": ({"name": "mine", "path": "x.onnx"},),
+    },
+    "prepare": {"attributes": ("size_mm",), "size_px": 32, "slices_per_lesion": 9},
+}  # fmt: skip
+TRANSLATION = {
+    "train": {
+        "images": 9, "batch_size": 9, "precision": "bfloat16", "gradient_clip": 9.0, "generator": "resnet", "width": 9,
+        "discriminator_width": 9, "slices": 3, "patch_px": 64, "objective": "hinge", "learning_rate": 9.0,
+        "betas": (0.9, 0.9), "lambda_adversarial": 9.0, "lambda_cycle": 9.0, "lambda_identity": 9.0, "pool_size": 9,
+        "ema_decay": 0.9, "decay_from": 0.9, "mirror": False, "coordinates": False, "alarms": {"patience": 9},
+    },
+    "generate": {"overlap": 0.1},
+    "evaluate": {
+        "dialect": "synthrad2023", "mask_dilation_px": 9, "wepl_directions": 9, "bootstrap": 999,
+        "stopping_power": ((-1000.0, 0.0), (3000.0, 2.0)),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [(section, key, value) for section, own in LESIONS.items() for key, value in own.items()],
+)
+def test_what_shapes_the_synthetic_images_and_their_judgment_is_in_the_words(
+    section: str, key: str, value: Any
+) -> None:
+    assert lesion_methods(run(**{section: {"lesions": {key: value}}})) != lesion_methods(run())
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [(section, key, value) for section, own in TRANSLATION.items() for key, value in own.items()],
+)
+def test_what_shapes_the_pseudo_ct_and_its_judgment_is_in_the_words(section: str, key: str, value: Any) -> None:
+    assert mr_to_ct_methods(run(**{section: {"mr_to_ct": {key: value}}})) != mr_to_ct_methods(run())
