@@ -83,7 +83,8 @@ def cyclegan_sentences(train: TrainMRToCTSettings) -> str:
         f"{train.lambda_cycle:g}, identity {train.lambda_identity:g} × cycle{paired}. The learning rate of "
         f"{train.learning_rate:g} falls to zero over the last {percent(1 - train.decay_from)} of training, in "
         f"batches of {train.batch_size}, Adam with β = {train.betas}. Widths: {train.width} and "
-        f"{train.discriminator_width} channels; discriminators saw a pool of {train.pool_size} earlier images.{coordinates}{_loop_sentences(train)}"
+        f"{train.discriminator_width} channels; discriminators saw a pool of {train.pool_size} earlier images."
+        f"{coordinates}{_loop_sentences(train)}"
     )
 
 
