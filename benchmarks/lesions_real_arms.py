@@ -20,8 +20,8 @@ from benchmarks.lesions_real_data import open_set
 from benchmarks.lesions_real_scores import real_cohort
 from benchmarks.lesions_real_training import make_images, part_of
 from pipeline.classifier import SmallClassifier, _initialized, balanced_batch, predict
+from pipeline.classifier_augmentation import ClassicalAugmentation
 from pipeline.evaluate.cohorts import Cohort
-from pipeline.evaluate.utility import ClassicalAugmentation
 from pipeline.metrics.classification import classification_scores
 
 STEPS, BATCH, LEARNING_RATE, WIDTH = 300, 64, 3e-3, 16
