@@ -7,7 +7,6 @@ the settings describe. Reasons never quote what a file holds.
 
 import json
 import re
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 
 from pipeline.errors import QuarantineError, ScanloomError
 from pipeline.files import sha256_file
+from pipeline.model_sharing.safetensors_header import check_header
 from pipeline.settings import CLASS_NAME, Track
 from pipeline.trained_models import (
     CARD_FILE,
@@ -36,7 +36,6 @@ from pipeline.trained_models import (
 MANIFEST_FILE, MODEL_FOLDER, INPUTS_FILE = "manifest.json", "model", "inputs.json"
 CT_TO_MR = "ct_to_mr"
 _JSON_LIMIT_BYTES = 1 << 20
-_HEADER_LIMIT_BYTES = 4 << 20
 _LARGEST = {"size_px": 128, "channels": 4, "latent_size": 4096, "width": 1024, "slices": 5, "patch_px": 1024}
 """Largest numbers that settings may name: a network is built from them."""
 
@@ -49,7 +48,6 @@ _MOST_ATTRIBUTES = 32
 _MOST_WORDS = 1024
 """Classes, attributes and levels together."""
 
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8}
 _NETWORKS: dict[Track, tuple[str, str]] = {
     "lesions": (LESION_GENERATOR, DISCRIMINATOR),
     "mr_to_ct": (MR_TO_CT, CT_TO_MR),
@@ -105,7 +103,7 @@ def read_shared_model(folder: Path) -> IncomingModel:
         _check_manifest(folder, digests)
     for name, path in files.items():
         if name.endswith(".safetensors"):
-            _check_header(path)
+            check_header(path)
     _check_networks(track, model, settings, files)
     return IncomingModel(track, digests, settings, inputs)
 
@@ -152,43 +150,6 @@ def _check_manifest(folder: Path, digests: dict[str, str]) -> None:
     if changed or missing:
         found = f"{len(changed)} files differ from {MANIFEST_FILE}, {len(missing)} are missing"
         raise QuarantineError("CHANGED", found, _COPY)
-
-
-def _check_header(path: Path) -> None:
-    """The length of the header, types, and that tensors fill the file without gap or overlap.
-
-    Form after the safetensors format description: 8 bytes of length, JSON, tensors.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(_HEADER_LIMIT_BYTES, size - 8):
-            found = f"a file of {size} bytes that says its header has {length}"
-            raise QuarantineError("BAD_HEADER", found, "Only safetensors are read; pickles never are.")
-        header = stream.read(length)
-    try:
-        tensors = json.loads(header)
-        spans = sorted(_span(entry) for name, entry in tensors.items() if name != "__metadata__")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        found = f"a header that is not of the format ({type(error).__name__})"
-        raise QuarantineError("BAD_HEADER", found, _COPY) from None
-    ends = [0, *(end for _, end in spans)]
-    if [begin for begin, _ in spans] != ends[:-1] or ends[-1] != size - 8 - length:
-        found = f"{len(spans)} tensors that do not fill the {size} bytes of the file"
-        raise QuarantineError("BAD_HEADER", found, _COPY)
-
-
-def _span(entry: dict[str, Any]) -> tuple[int, int]:
-    begin, end = entry["data_offsets"]
-    count = 1
-    for side in entry["shape"]:
-        if type(side) is not int or side < 0:
-            raise ValueError
-        count *= side
-    if type(begin) is not int or type(end) is not int or begin < 0 or end - begin != count * _BYTES[entry["dtype"]]:
-        raise ValueError
-    return begin, end
 
 
 def _check_networks(track: Track, model: Path, settings: dict[str, Any], files: dict[str, Path]) -> None:
