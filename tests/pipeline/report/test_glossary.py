@@ -20,7 +20,8 @@ def columns() -> list[tuple[str, str, bool]]:
     """(file, key, whether it states a definition) of every column whose key is written out."""
     found = []
     for path in sorted(PIPELINE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        source = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)) if "Column(" in source else ():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Column":
                 given = {keyword.arg: keyword.value for keyword in node.keywords}
                 key = given["key"]
