@@ -40,6 +40,7 @@ PAGES = [
     "docs/quality-control.md",
     "docs/settings.md",
     "docs/training.md",
+    "docs/lesion-presets.md",
     "docs/synthesize.md",
     "docs/lesions-in-hosts.md",
     "docs/translate.md",
