@@ -11,13 +11,11 @@ import numpy.typing as npt
 
 from pipeline.body_mask import CT_SKIN_HU, ct_body_mask, dilate_in_plane
 from pipeline.errors import InputError
+from pipeline.metrics import METRICS
 from pipeline.metrics.baselines import ConstantCT, IntensityLookup
 from pipeline.metrics.dice import overlap_by_tissue, structure_overlap
-from pipeline.metrics.mae import error_by_tissue, mae, mean_error
-from pipeline.metrics.ms_ssim import ms_ssim
+from pipeline.metrics.mae import error_by_tissue
 from pipeline.metrics.pairs import DIALECTS, ValueRange
-from pipeline.metrics.psnr import psnr
-from pipeline.metrics.ssim import ssim
 from pipeline.metrics.wepl import ICRU44_70_KEV, StoppingPowerTable, wepl_difference
 from pipeline.prepared_set import VolumeSet, from_slices
 from pipeline.results import Cell
@@ -30,8 +28,8 @@ BONE_GREY = 250
 """Grey level from which a brain-windowed 8-bit CT counts as bone."""
 
 METHODS = ("pseudo_ct", "intensity_lookup", "mean_ct")
-STRUCTURAL = {"synthrad2023": "ssim"}
-"""Structural similarity by dialect: SSIM in 2023, MS-SSIM in 2025 and of grey pictures."""
+STRUCTURAL = {"synthrad2023": ("ssim",)}
+"""Structural similarity by dialect: SSIM in 2023, both variants of MS-SSIM in 2025 and of grey pictures."""
 
 _MOST_FIT_VOXELS = 2_000_000
 
@@ -67,9 +65,9 @@ class Scoring:
     region: str | None = None
 
     @property
-    def structural(self) -> str:
-        """``ssim`` or ``ms_ssim``, as the dialect has it."""
-        return STRUCTURAL.get(self.value_range.name, "ms_ssim")
+    def structural(self) -> tuple[str, ...]:
+        """Names of the structural similarities that the dialect has."""
+        return STRUCTURAL.get(self.value_range.name, ("ms_ssim", "ms_ssim_coarsest"))
 
 
 def scoring_for(facts: Mapping[str, Any], settings: EvaluateMRToCTSettings) -> Scoring:
@@ -135,12 +133,11 @@ def evaluation_mask(volumes: VolumeSet, ct_row: Mapping[str, Any], dilation_px: 
 def score(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: Scoring) -> dict[str, Cell]:
     """Every score of one prediction (K, H, W) against its CT."""
     cells: dict[str, Cell] = {
-        "mae": mae(ct, predicted, mask),
-        "mean_error": mean_error(ct, predicted, mask),
-        "psnr": _psnr_or_none(ct, predicted, mask, scoring.value_range),
-        scoring.structural: _structural_or_none(ct, predicted, mask, scoring),
-        "voxels": int(mask.sum()),
+        name: _finite_or_none(METRICS[name].compute(ct, predicted, mask, scoring.value_range))
+        for name in ("mae", "mean_error", "psnr")
     }
+    cells |= {name: _structural_or_none(name, ct, predicted, mask, scoring) for name in scoring.structural}
+    cells["voxels"] = int(mask.sum())
     if scoring.unit == "grey":
         bone = structure_overlap((ct >= BONE_GREY) & mask, (predicted >= BONE_GREY) & mask, scoring.spacing_mm)
         return cells | {"dice_bone": bone.dice, "hd95_bone": bone.hd95_mm}
@@ -190,18 +187,17 @@ def _wepl_cells(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scor
     }
 
 
-def _psnr_or_none(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], value_range: ValueRange) -> float | None:
-    """PSNR, or None where it is infinite: the images are equal."""
-    value = psnr(ct, predicted, mask, value_range)
+def _finite_or_none(value: float) -> float | None:
+    """None for the PSNR of equal images, which is infinite."""
     return value if math.isfinite(value) else None
 
 
-def _structural_or_none(ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: Scoring) -> float | None:
+def _structural_or_none(
+    name: str, ct: Volume, predicted: Volume, mask: npt.NDArray[np.bool_], scoring: Scoring
+) -> float | None:
     """SSIM or MS-SSIM, or None where the body is too small for the window or the coarsest scale."""
     x, y, inside = (np.moveaxis(image, 0, -1) for image in (ct, predicted, mask))
     try:
-        if scoring.structural == "ssim":
-            return ssim(x, y, inside, scoring.value_range)
-        return ms_ssim(x, y, inside, scoring.value_range)
+        return METRICS[name].compute(x, y, inside, scoring.value_range)
     except InputError:
         return None

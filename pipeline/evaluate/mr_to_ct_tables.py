@@ -40,11 +40,13 @@ def _definitions(scoring: Scoring) -> _Definitions:
             2,
         ),
     }
-    if scoring.structural == "ssim":
+    if "ssim" in scoring.structural:
         words = f"dialect {dialect}: window 7³, sample covariance, rim of 3 voxels dropped, mean over the mask"
         found["ssim"] = ("SSIM", "", words, 3)
     else:
-        found["ms_ssim"] = ("MS-SSIM", "", f"dialect {dialect}, 5 scales, luminance at every scale", 3)
+        shipped = f"dialect {dialect}, 5 scales, luminance at every scale, as SynthRAD2025 ships it"
+        found["ms_ssim"] = ("MS-SSIM", "", shipped, 3)
+        found["ms_ssim_coarsest"] = ("MS-SSIM coarsest", "", "luminance at the coarsest scale alone, as published", 3)
     if unit == "HU":
         found |= {
             "mae_bone": ("MAE bone", "HU", "voxels above 250 HU in the CT", 1),

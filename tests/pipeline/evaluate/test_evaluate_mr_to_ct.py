@@ -369,7 +369,10 @@ def test_a_pseudo_ct_written_on_another_grid_than_its_mr_is_not_scored(case):
 def test_the_dialect_chooses_ssim_or_ms_ssim(case):
     ct, mask = anatomy(0)
     thick = [np.concatenate([image, image]) for image in (ct, mask)]
-    assert scoring_for({"unit": "HU", "spacing_mm": [1, 1, 1]}, SETTINGS).structural == "ms_ssim"
+    newer = scoring_for({"unit": "HU", "spacing_mm": [1, 1, 1]}, SETTINGS)
+    both = score(thick[0], thick[0] + 30, thick[1] > 0, newer)
+    assert both["ms_ssim"] < both["ms_ssim_coarsest"] < 1, "each scale that counts luminance sees the offset again"
+    assert "ssim" not in both
     older = SETTINGS.model_copy(update={"dialect": "synthrad2023"})
     scoring = scoring_for({"unit": "HU", "spacing_mm": [1, 1, 1]}, older)
     cells = score(thick[0], thick[0] + 30, thick[1] > 0, scoring)
