@@ -55,7 +55,7 @@ class ClassicGenerator(nn.Module):
         self.to_image = nn.ConvTranspose2d(features[-1], image_channels, 4, stride=2, padding=1)
         initialize(self, rng)
         _initialize_classic(self, rng)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, latent: Tensor, classes: Tensor) -> Tensor:
         """(N, latent_size) latent vectors and (N,) classes → (N, image_channels, image_size, image_size) in [−1, 1]."""
@@ -105,7 +105,7 @@ class ClassicDiscriminator(nn.Module):
         self.score = nn.Conv2d(channels[-1], 1, SEED_SIDE)
         initialize(self, rng)
         _initialize_classic(self, rng)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor, classes: Tensor, groups: int = 1) -> Tensor:
         """Score images; higher is more real.

@@ -69,7 +69,8 @@ class DCGANDiscriminator(nn.Module):
         self.attribute_projection = attribute_projection(size, channels[-1], rng) if size else None
         if spectral:
             normalize_spectrally(self, rng)
-        self.to(memory_format=torch.channels_last)  # a quarter less time for a step on a CPU
+        # A quarter less time for a step on a CPU. The stubs of `to` do not know memory formats.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor, classes: Tensor, groups: int = 1) -> Tensor:
         """Score images; higher is more real.

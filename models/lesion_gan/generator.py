@@ -89,7 +89,8 @@ class DCGANGenerator(nn.Module):
         sizes = features if attribute_levels else ()
         self.modulations = nn.ModuleList(AttributeModulation(self.attribute_code.size, size) for size in sizes)
         initialize(self, rng)
-        self.to(memory_format=torch.channels_last)  # a quarter less time for a step on a CPU
+        # A quarter less time for a step on a CPU. The stubs of `to` do not know memory formats.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, latent: Tensor, classes: Tensor) -> Tensor:
         """Make images.
