@@ -1,7 +1,7 @@
 """Shows a stage that no chain walks: its progress, where its output lies, and what its record is worth knowing."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 
@@ -34,4 +34,15 @@ def show_facts(console: Console, record: StageRecord, names: tuple[str, ...]) ->
     """The facts of these names that there are."""
     for name in names:
         if record.facts.get(name) is not None:
-            show(console, f"  {name}", record.facts[name])
+            show(console, f"  {name}", short(record.facts[name]))
+
+
+def short(value: object) -> str:
+    """A fact of a record on one line."""
+    if isinstance(value, Mapping | list | tuple) and not value:
+        return "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {short(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_short, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -10,6 +10,7 @@ from flows.chain import STEPS, Call
 from flows.live_run import LiveRun
 from flows.progress import display_for
 from flows.requests import Options, load_settings, remembered
+from flows.showing import short
 from flows.summary import print_summary
 from flows.words import sentence_case
 from pipeline.files import read_json
@@ -69,7 +70,7 @@ def _print_facts(console: Console, name: str, record: StageRecord) -> None:
     console.print(f"\n{sentence_case(STEPS[name].title)}", style="bold")
     for key, value in sorted(record.facts.items()):
         if value is not None:
-            console.print(f"  {key:20} {_short(value)}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"  {key:20} {short(value)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_changes(console: Console, workspace: Workspace) -> None:
@@ -85,13 +86,3 @@ def _print_changes(console: Console, workspace: Workspace) -> None:
     console.print(f"  {'parsed':20} {read or 'nothing'}", markup=False, highlight=False)
     if changes["index_rebuilt"]:
         console.print("The index of files was damaged and has been made again.", style="yellow")
-
-
-def _short(value: object) -> str:
-    if isinstance(value, Mapping | list | tuple) and not value:
-        return "none"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_short(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_short, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

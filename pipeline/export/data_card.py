@@ -72,7 +72,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     lines += ["| origin | split | class | images |", "|---|---|---|---:|"]
     for origin, splits in card["counts"].items():
         for split, classes in splits.items():
-            lines += [f"| {origin} | {split} | {inline(name)} | {number} |" for name, number in classes.items()]
+            lines += [f"| {origin} | {split} | {_inline(name)} | {number} |" for name, number in classes.items()]
     lines += [
         "",
         "Real images keep the split of their subject. Synthetic images are in the training split only.",
@@ -80,7 +80,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
         "## Release gate",
         "",
         gate["decision"],
-        *(["", f"Reason given for the override: {inline(gate['override'])}"] if gate.get("override") else []),
+        *(["", f"Reason given for the override: {_inline(gate['override'])}"] if gate.get("override") else []),
         "",
         f"{synthetic['made']} synthetic images were made, {synthetic['exported']} exported.",
         f"SHA-256 of the generator's weights: `{synthetic['model_sha256']}`.",
@@ -106,7 +106,7 @@ def _pixel_size(pixel_mm: float | None) -> str:
     return "pixel size unknown" if pixel_mm is None else f"{pixel_mm:g} mm a pixel"
 
 
-def inline(text: str) -> str:
+def _inline(text: str) -> str:
     """Text that cannot break out of a Markdown table cell nor start markup."""
     plain = " ".join(text.split())
     return "".join("\\" + sign if sign in r"\`*_{}[]<>()#+-.!|" else sign for sign in plain)

@@ -43,6 +43,7 @@ INPUT_FACTS = ("classes", "size_px", "pixel_mm", "modality", "channels", "unit",
 """Facts of a prepared set that tell what a network must be fed."""
 
 _LONGEST_INPUT = 20_000
+_LARGEST_REFERENCE = 4096
 _MOST_CLASSES = 256
 _MOST_ATTRIBUTES = 32
 _MOST_WORDS = 1024
@@ -208,6 +209,8 @@ def _check_sizes(settings: dict[str, Any]) -> None:
         value = settings.get(name, 1)
         if type(value) is not int or not 1 <= value <= largest:
             raise ValueError
+    if not 0 <= int(settings.get("virtual_batch", 0)) <= _LARGEST_REFERENCE:
+        raise ValueError
 
 
 def _fit(path: Path, network: torch.nn.Module) -> None:

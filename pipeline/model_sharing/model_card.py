@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.export.data_card import INTENDED_USE, inline
+from pipeline.export.data_card import INTENDED_USE
 from pipeline.export.dataset import Release
 from pipeline.results import Results
 
@@ -99,15 +99,15 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     gate = card.get("gate")
     lines = [f"# {card['title']}", "", f"**{card['intended_use']}**", ""]
     if gate is not None and gate["override"]:
-        lines += [f"**{inline(gate['decision'])}**", "", f"Reason given: {inline(gate['override'])}", ""]
+        lines += [f"**{_plain(gate['decision'])}**", "", f"Reason given: {_plain(gate['override'])}", ""]
     lines += ["## Scope", "", card["scope"], "", "## Limits", "", *(f"- {limit}" for limit in card["limits"]), ""]
     lines += ["## Training data", "", *_listed(card["training_data"]), ""]
     lines += ["## Network", "", *_listed(card["network"]), ""]
     lines += ["## Training", "", *_listed(card["training"]["settings"]), ""]
     lines += ["## Metrics", "", "| figure | value | beside |", "|---|---:|---|", *map(_figure, card["metrics"]), ""]
-    lines += [*(f"- {inline(verdict['sentence'])}" for verdict in card["verdicts"]), ""]
-    lines += [*(f"- Warning: {inline(text)}" for text in card["warnings"]), ""] if card["warnings"] else []
-    lines += ["## Release gate", "", inline(gate["decision"]), ""] if gate is not None else []
+    lines += [*(f"- {_plain(verdict['sentence'])}" for verdict in card["verdicts"]), ""]
+    lines += [*(f"- Warning: {_plain(text)}" for text in card["warnings"]), ""] if card["warnings"] else []
+    lines += ["## Release gate", "", _plain(gate["decision"]), ""] if gate is not None else []
     lines += [
         "## Files",
         "",
@@ -122,7 +122,27 @@ def card_markdown(card: Mapping[str, Any]) -> str:
 
 
 def _listed(values: Mapping[str, Any]) -> list[str]:
-    return [f"- {name}: {inline(str(value))}" for name, value in sorted(values.items())]
+    return [f"- {name}: {_plain(_words(value))}" for name, value in sorted(values.items())]
+
+
+def _words(value: Any) -> str:
+    """A JSON value as people write it."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {_nested(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_nested, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not stated" if value is None else str(value)
+
+
+def _nested(value: Any) -> str:
+    return f"({_words(value)})" if isinstance(value, Mapping | list | tuple) else _words(value)
+
+
+def _plain(text: str) -> str:
+    """Text on one line that starts no markup; it never begins a line."""
+    return "".join("\\" + sign if sign in r"\`*_[]<>|" else sign for sign in " ".join(text.split()))
 
 
 def _figure(headline: Mapping[str, Any]) -> str:
@@ -130,4 +150,4 @@ def _figure(headline: Mapping[str, Any]) -> str:
     beside = headline["reference_text"]
     if headline["reference"] is not None:
         beside = f"{headline['reference']:.4g} ({beside})"
-    return f"| {inline(headline['text'])} | {value} | {inline(beside)} |"
+    return f"| {_plain(headline['text'])} | {value} | {_plain(beside)} |"

@@ -14,6 +14,7 @@ import torch
 from pipeline.errors import InputError, TrainingError
 from pipeline.files import folder_manifest, read_json
 from pipeline.lesion_attributes import LesionAttribute
+from pipeline.model_sharing.model_card import card_markdown
 from pipeline.model_sharing.outgoing import export_lesion_model, export_mr_to_ct_model
 from pipeline.model_sharing.programs import lesion_network, write_torch_program
 from pipeline.trained_models import load_lesion_generator, load_translator, model_hash
@@ -159,6 +160,29 @@ def test_the_card_says_what_it_must_and_names_no_subject(shared: Shared, track: 
             assert b"secret" not in path.read_bytes(), path.name
 
 
+def test_a_card_is_written_for_people_and_no_word_of_it_starts_markup() -> None:
+    card = {
+        "title": "T", "intended_use": "use", "scope": "s", "limits": ["l"], "gate": None, "license": "CC0-1.0",
+        "format": "onnx", "largest_difference": 1e-7, "model_sha256": "ab", "how_to_load": [], "warnings": [],
+        "training_data": {"classes": ["a|b", "<i>"], "counts": {"train": {"x": 2, "y": 3}}, "pixel_mm": None},
+        "network": {"mirror": False, "attributes": []}, "training": {"settings": {"betas": [0.0, 0.99]}},
+        "metrics": [{"text": "a | b", "value": None, "reference": 0.5, "reference_text": "chance"}],
+        "verdicts": [{"sentence": "![x](http://x) `run`"}],
+    }  # fmt: skip
+    text = card_markdown(card)
+    for line in (
+        r"- classes: a\|b, \<i\>",
+        "- counts: train: (x: 2; y: 3)",
+        "- pixel_mm: not stated",
+        "- mirror: no",
+        "- attributes: none",
+        "- betas: 0.0, 0.99",
+        r"| a \| b | not applicable | 0.5 (chance) |",
+        r"- !\[x\](http://x) \`run\`",
+    ):
+        assert line in text.splitlines(), line
+
+
 def test_a_closed_gate_keeps_the_model_in_and_an_override_stamps_its_card(
     workspace: Workspace, made: "Made", without_program: None
 ) -> None:
@@ -187,12 +211,14 @@ def test_a_card_never_carries_the_figures_of_another_model(workspace: Workspace,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["dcgan_classic", "dcgan"])
+@pytest.mark.parametrize("family", ["dcgan_classic", "dcgan", "virtual batch"])
 def test_other_generators_are_exported_too_with_their_attributes_left_open(
     workspace: Workspace, made: "Made", family: Any
 ) -> None:
     attributes = (LesionAttribute(name="sequence", levels=("T1", "T2")), LesionAttribute(name="size_mm", high=9.0))
     changes = {"family": family, "attributes": attributes if family == "dcgan" else ()}
+    if family == "virtual batch":
+        changes |= {"family": "dcgan", "virtual_batch": 6}
     records = made.lesions(model=made.generator.model_copy(update=changes))
     folder = export_lesion_model(workspace, made.settings(), *records).path(workspace.root) / "shared"
     network, _ = load_lesion_generator(folder / "model", CPU)
@@ -200,8 +226,8 @@ def test_other_generators_are_exported_too_with_their_attributes_left_open(
     latent, classes = _latent([5, 6, 7], 8), torch.tensor([0, 1, 1])
     with torch.no_grad():
         torch.testing.assert_close(program(latent, classes), network(latent, classes), rtol=0, atol=1e-6)
-    assert (folder / "model" / "discriminator.safetensors").exists() is (family == "dcgan")
-    assert ("load_backbone" in (folder / "model_card.md").read_text()) is (family == "dcgan")
+    assert (folder / "model" / "discriminator.safetensors").exists() is (family != "dcgan_classic")
+    assert ("load_backbone" in (folder / "model_card.md").read_text()) is (family != "dcgan_classic")
 
 
 def test_a_program_that_differs_from_its_network_is_not_written_off_as_equal(
