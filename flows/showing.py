@@ -44,5 +44,5 @@ def short(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {short(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_short, value))
+        return ", ".join(map(short, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
