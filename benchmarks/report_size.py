@@ -215,6 +215,7 @@ def main() -> None:
         "cpu_seconds_to_write": cpu_seconds,
         "limit_seconds": SLOWEST_SECONDS,
         **opened,
+        "load_average": os.getloadavg()[0],
         "machine": {"cpus": os.cpu_count(), "architecture": platform.machine(), "python": platform.python_version()},
     }
     write_json(options.out / "report_size.json", content)
@@ -225,6 +226,7 @@ def main() -> None:
             for name in ("seconds_to_load", "cpu_seconds_to_load", "seconds_to_first_slice")
         )
         print(f"opened in {load:.2f} s ({cpu:.2f} s of CPU), first slice after {first:.2f} s")
+        print(f"quickest {min(opened['seconds_to_load']):.2f} s; {os.getloadavg()[0]:.0f} others wanted the processors")
         print(*(opened["complaints"] or ["no complaint of the browser"]), sep="\n")
 
 
