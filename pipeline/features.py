@@ -19,6 +19,7 @@ extractor explodes on from giving a polynomial kernel values in the millions.
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -143,6 +144,7 @@ _COMPRESSION = 0.05
 _QUANTILES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
+@cache
 def morlet_bank(edge: int, scales: int, orientations: int) -> npt.NDArray[np.float32]:
     """Morlet wavelets in the Fourier domain on an edge × edge torus.
 
