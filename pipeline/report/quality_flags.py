@@ -13,7 +13,8 @@ from pipeline.report.quality_measures import NEIGHBORS, Measures
 
 ANISOTROPY_LIMIT = 4.0
 CLIPPED_LIMIT = 0.005
-BORDER_LIMIT = 0.05
+BORDER_LIMIT = 0.1
+NO_BACKGROUND_LIMIT = 0.95
 EMPTY_LIMIT = 0.5
 LOW_CONTRAST_MR, LOW_CONTRAST_HU = 0.2, 100.0
 AIR_LIMIT, SOFT_TISSUE_LIMIT, BELOW_AIR_LIMIT = 0.005, 0.02, 0.005
@@ -91,9 +92,16 @@ def slice_jump(measures: Measures) -> str | None:
 
 
 def touches_border(measures: Measures) -> str | None:
-    """Body at the right, left, anterior or posterior end of the field of view."""
+    """Body at the right, left, anterior or posterior end of the field of view; an outline that is none has no ends."""
+    if measures.body_share > NO_BACKGROUND_LIMIT:
+        return None
     sides = [f"{side} {share:.0%}" for side, share in measures.border.items() if share > BORDER_LIMIT]
     return f"{', '.join(sides)} of that face" if sides else None
+
+
+def no_background(measures: Measures) -> str | None:
+    """No air around the body, so that no outline was found."""
+    return f"{measures.body_share:.0%} of the volume" if measures.body_share > NO_BACKGROUND_LIMIT else None
 
 
 def small_body(measures: Measures) -> str | None:
@@ -161,6 +169,7 @@ _RULES: Mapping[str, Callable[[Measures], str | None]] = {
     "SLICE_JUMP": slice_jump,
     "SMALL_BODY": small_body,
     "TOUCHES_BORDER": touches_border,
+    "NO_BACKGROUND": no_background,
     "LOW_CONTRAST": low_contrast,
     "CLIPPED": clipped,
     "ANISOTROPIC": anisotropic,
@@ -211,7 +220,14 @@ MEANINGS: Mapping[str, Meaning] = {
     "TOUCHES_BORDER": Meaning(
         2,
         f"over {BORDER_LIMIT:.0%} of the right, left, anterior or posterior face of the volume is body",
-        "Body cut off by the field of view. Superior, inferior and the two ends of the stack of slices do not count.",
+        "Body cut off by the field of view: some 10 mm or more of a head. Superior, inferior and the two ends of the "
+        "stack of slices do not count, nor does a volume that raises NO_BACKGROUND.",
+    ),
+    "NO_BACKGROUND": Meaning(
+        2,
+        f"the body outline fills over {NO_BACKGROUND_LIMIT:.0%} of the volume",
+        "A field of view inside the body, or noise and no anatomy. Figures of the body are then those of the whole "
+        "volume.",
     ),
     "LOW_CONTRAST": Meaning(
         2,

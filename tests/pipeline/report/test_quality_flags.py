@@ -67,6 +67,7 @@ FAULTS: list[tuple[str, str, Callable[[Voxels], Voxels]]] = [
     ("EMPTY_SLICES", "CT", lambda voxels: np.concatenate([voxels, np.full_like(voxels, -1000)], axis=2)[..., :-1]),
     ("TOUCHES_BORDER", "MR", lambda voxels: voxels[24:]),
     ("TOUCHES_BORDER", "CT", lambda voxels: voxels[:, :60]),
+    ("NO_BACKGROUND", "MR", lambda voxels: np.random.default_rng(0).integers(0, 255, voxels.shape).astype(np.int16)),
     ("LOW_CONTRAST", "MR", lambda voxels: (1000 + voxels // 20).astype(np.int16)),
     ("SMALL_BODY", "CT", lambda voxels: np.full_like(voxels, -1000)),
 ]
@@ -122,6 +123,26 @@ def test_the_side_at_which_the_body_is_cut_is_named(side: str) -> None:
     border = measure(voxels, Geometry(voxels.shape, made.geometry.affine), "CT").border
     assert max(border, key=lambda name: border[name]) == side
     assert sum(share > 0.05 for share in border.values()) == 1
+
+
+@pytest.mark.parametrize("part", ["HEAD", "PELVIS"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_15_mm_cut_off_are_flagged_and_a_field_of_view_up_to_the_skin_is_not(part: str, axis: int) -> None:
+    made = truth(part)
+    across = tuple(other for other in range(3) if other != axis)
+    skin = int(np.flatnonzero((made.ct_hu > -300).any(axis=across))[-1]) + 2
+    for cut_mm, raised in ((0.0, False), (15.0, True)):
+        last = skin - round(cut_mm / made.geometry.spacing_mm[axis])
+        voxels = made.ct_hu.take(range(last), axis)
+        geometry = Geometry(voxels.shape, made.geometry.affine)
+        assert ("TOUCHES_BORDER" in codes(voxels, "CT", geometry)) is raised
+
+
+def test_noise_without_background_does_not_count_as_cut_off() -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (64, 64, 12)).astype(np.int16)
+    found = codes(noise, "MR", Geometry(noise.shape, np.diag([3.0, 3, 5, 1])))
+    assert "NO_BACKGROUND" in found
+    assert "TOUCHES_BORDER" not in found
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
