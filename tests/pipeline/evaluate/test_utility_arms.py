@@ -11,12 +11,16 @@ from pipeline.errors import InputError
 from pipeline.evaluate import utility
 from pipeline.evaluate.image_origins import LESION_SIZE, read_origins
 from pipeline.evaluate.leakage import audit_leakage
+from pipeline.evaluate.stage import evaluate_lesions
 from pipeline.evaluate.utility import ARMS, run_arms
 from pipeline.evaluate.utility_scores import Utility, arm_interval
 from pipeline.evaluate.utility_subgroups import subgroup_table
 from pipeline.records import silent
-from pipeline.settings import EvaluateLesionsSettings
+from pipeline.results import read_results
+from pipeline.settings import EvaluateLesionsSettings, RunSettings
+from pipeline.stage_runner import Stage, run_stage
 from pipeline.trained_models import load_backbone
+from pipeline.workspace import Workspace
 
 SETTINGS = EvaluateLesionsSettings(classifier_steps=2, seeds=2, bootstrap=100)
 
@@ -129,3 +133,32 @@ def test_each_subgroup_is_scored_on_its_own_images(draws, tmp_path):
     assert "2 smaller ones" in table.caption
     with pytest.raises(InputError, match="share nothing"):
         subgroup_table(both, study, origins, SETTINGS, 0, None)
+
+
+def test_the_stage_hands_model_and_catalog_on(draws, tmp_path):
+    workspace = Workspace.open(tmp_path / "w", identity_key=bytes(32))
+    train, test = ([draws.images(name, 8, seed=seed) for name in draws.names] for seed in (2, 1))
+    made = np.concatenate([draws.images(name, 8, seed=3) for name in draws.names])
+    names = [name for name in draws.names for _ in range(8)]
+    prepared = draws.prepared(tmp_path / "prepared", train, test)
+    studies = [f"1.2.{number}" for number in range(32)]
+
+    def record(name, fill):
+        def body(context):
+            fill(context.folder)
+            return {}
+
+        return run_stage(workspace, Stage(name, "pipeline.prepared_set", body), RunSettings(), records={})
+
+    lesions = SETTINGS.model_copy(update={"classifier_steps": 1, "kid_subsets": 4, "neighbors": 2})
+    found = evaluate_lesions(
+        workspace,
+        RunSettings.model_validate({"device": "cpu", "evaluate": {"lesions": lesions.model_dump()}}),
+        record("prepare_lesions", lambda folder: draws.prepared(folder, train, test)),
+        record("synthesize_lesions", lambda folder: draws.synthetic(folder, made, names)),
+        catalog=record("ingest", lambda folder: draws.catalog(folder, prepared, {"study_uid": studies})),
+        trained=record("train_lesions", lambda folder: draws.model(folder / "model")),
+    )
+    tables = {table.key: table.rows for table in read_results(found.path(workspace.root)).tables}
+    assert [row["arm"] for row in tables["utility"]] == list(ARMS)
+    assert "studies" in {row["kind"] for row in tables["leakage"]}
