@@ -2,8 +2,8 @@
 
 A reading is known by the parser and its sources, the versions of the libraries below it, what it was asked, and the
 content of every file that it looks at. Values and refusals are kept as JSON; voxels are not: they lie in the catalogs
-of the workspace, are found by their hash, and hashed again before they are believed. A refusal that depends on the
-machine's load is not kept.
+of the workspace, are found by their hash, and hashed again before they are believed. Voxels of a volume that is refused
+for its shape or modality are needed by nobody. A refusal that depends on the machine's load is not kept.
 """
 
 import json
@@ -13,6 +13,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from pipeline.errors import QuarantineError
 from pipeline.files import sha256_json
@@ -80,6 +82,7 @@ class Readings:
         volumes: where voxels are found again.
         tree: the input.
         hashes: SHA-256 of its files by name.
+        unusable: why a volume is refused, whatever its voxels; None where it is not.
 
     Attributes:
         counts: of tasks, by what was parsed.
@@ -89,6 +92,7 @@ class Readings:
     volumes: KnownVolumes
     tree: SourceTree
     hashes: Mapping[str, str]
+    unusable: Callable[[Scan], QuarantineError | None] = lambda _: None
     counts: dict[str, Counts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -166,6 +170,9 @@ class Readings:
 
     def _scan(self, shape: Any, affine: Any, modality: Any, facts: Any, content: str) -> Scan:
         geometry = Geometry(tuple(shape), affine)
+        empty = Scan(np.broadcast_to(np.int16(0), geometry.shape), geometry, modality, facts)
+        if self.unusable(empty) is not None:
+            return empty
         voxels = self.volumes.read(content, geometry)
         if voxels is None:
             raise LookupError(content)

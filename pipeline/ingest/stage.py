@@ -18,6 +18,7 @@ from pipeline.ingest.forgotten import forgotten_subjects
 from pipeline.ingest.found import Reading
 from pipeline.ingest.known_volumes import KnownVolumes
 from pipeline.ingest.layouts import LAYOUTS, detect
+from pipeline.ingest.layouts.nifti_cases import unusable
 from pipeline.ingest.readings import Readings
 from pipeline.ingest.retries import remember_input, retries
 from pipeline.ingest.source_tree import SourceTree, walk
@@ -55,7 +56,13 @@ def ingest(
     index = FileIndex(workspace.identity / INDEX_FILE)
     indexed = index.update(tree, progress)
     remember_input(workspace.identity, tree.root)
-    readings = Readings(workspace.identity, KnownVolumes(workspace.root / "ingest"), tree, indexed.hashes)
+    readings = Readings(
+        workspace.identity,
+        KnownVolumes(workspace.root / "ingest"),
+        tree,
+        indexed.hashes,
+        partial(unusable, min_slices=settings.ingest.min_slices),
+    )
     hashes = indexed.hashes | {item.names[0]: item.error.reason for item in tree.refused}
     record = run_stage(
         workspace,

@@ -123,6 +123,19 @@ def test_refusals_are_known_until_they_are_to_be_tried_again(filled, run_ingest,
     assert parsed.total() > 0
 
 
+def test_series_too_thin_to_keep_are_known_and_read_again_once_they_are_wanted(filled, run_ingest, parsed):
+    filled.nifti("p4_T1w.nii", np.abs(filled.voxels(4, shape=(12, 10, 8))))
+    first = run_ingest(min_slices=5)
+    assert first.reasons() == ["TOO_FEW_SLICES"] * 3
+    before, _ = again(folder(first))
+    parsed.clear()
+    second = run_ingest(min_slices=5)
+    assert parsed.total() == 0
+    assert tree_hash(folder(second)) == before
+    assert run_ingest(min_slices=4).catalog.series.height == 4
+    assert parsed == {"read_planned_volume": 2, "read_image_file": 1}
+
+
 def test_load_dependent_refusals_are_not_kept():
     assert {"TIMEOUT", "OUT_OF_MEMORY", "CRASHED"} == readings.PASSING
 
