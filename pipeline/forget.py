@@ -27,6 +27,7 @@ from pipeline.ingest.identity_removal import (
     crosswalk_paths,
     strip_crosswalk,
     strip_databases,
+    strip_input,
     trace_of,
 )
 from pipeline.lineage import LEFTOVERS, dependent_outputs
@@ -120,6 +121,7 @@ def forget(workspace: Workspace, plan: Forgetting, *, models: bool = False) -> N
     strip_databases(workspace.identity, trace)
     for path in crosswalk_paths(workspace.identity):
         strip_crosswalk(path, plan.subject, trace)
+    strip_input(workspace.identity, trace)
     (workspace.identity / _TRACE_FILE).unlink(missing_ok=True)
     flush_directory(workspace.identity)
 

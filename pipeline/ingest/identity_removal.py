@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import read_json, write_json
+from pipeline.ingest.retries import forget_input, last_input
 
 SHORTEST_WORD = 4
 """Words shorter than this are compared whole; longer ones are also looked for inside texts."""
@@ -95,6 +96,19 @@ def strip_databases(identity: Path, trace: SubjectTrace) -> None:
                     _delete_rows(connection, table, trace)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.execute("VACUUM")
+
+
+def strip_input(identity: Path, trace: SubjectTrace) -> None:
+    """Forget the path of the last input where it names the subject, or where nobody else's scans are known any more.
+
+    In the latter case the databases go too: every row holds that path. Call it after `strip_crosswalk`.
+    """
+    if not any(read_json(path)["subjects"] for path in crosswalk_paths(identity)):
+        forget_input(identity)
+        for path in identity.glob("*.sqlite"):
+            path.unlink()
+    elif any(_holds(str(last_input(identity) or ""), word) for word in trace.words):
+        forget_input(identity)
 
 
 def _escaped(texts: Collection[str]) -> frozenset[str]:

@@ -24,6 +24,12 @@ def last_input(identity: Path) -> Path | None:
     return None if root is None else Path(root)
 
 
+def forget_input(identity: Path) -> None:
+    """Forget which input was ingested last."""
+    if "input" in _known(identity):
+        _write(identity, {"input": None})
+
+
 def retries(identity: Path) -> int:
     """How often refusals of this workspace were to be looked at anew; part of what a catalog is made from."""
     return int(_known(identity).get("retries", 0))

@@ -18,7 +18,8 @@ from pipeline.catalog import read_catalog
 from pipeline.deidentify import Pseudonymizer
 from pipeline.errors import InputError
 from pipeline.forget import forget, plan_forgetting
-from pipeline.ingest.identity_removal import NO_TRACE, strip_databases
+from pipeline.ingest.identity_removal import NO_TRACE, strip_databases, strip_input
+from pipeline.ingest.retries import last_input, remember_input
 from pipeline.ingest.stage import ingest
 from pipeline.scan_io import SeriesIdentity, uid_from, write_dicom_series
 from pipeline.scan_io.dicom_write import Acquisition
@@ -265,6 +266,16 @@ def test_the_last_subject_takes_the_catalog_with_it(world):
     assert list((world.workspace.root / "ingest").iterdir()) == []
     kept = set(json.loads((world.workspace.identity / "forgotten.json").read_text())["subjects"])
     assert kept == {world.subject(patient) for patient in PATIENTS}
+    assert last_input(world.workspace.identity) is None
+    assert list(world.workspace.identity.glob("*.sqlite")) == []
+
+
+@pytest.mark.parametrize(("folder", "named"), [("ward", False), ("Lindgren-77", True)])
+def test_the_path_of_the_input_goes_where_it_names_the_subject(tmp_path, folder, named):
+    remember_input(tmp_path, f"/scans/{folder}/today")
+    (tmp_path / "crosswalk-1.json").write_text('{"subjects": {"sub-other": "P2"}, "series": {}, "paths": {}}')
+    strip_input(tmp_path, replace(NO_TRACE, words=frozenset({"Lindgren-77"})))
+    assert (last_input(tmp_path) is None) is named
 
 
 def test_a_subject_that_was_never_here_is_refused(world):
