@@ -25,7 +25,7 @@ from pipeline.files import write_json
 from pipeline.records import silent
 from pipeline.settings import EvaluateLesionsSettings
 
-EDGE, ANGLES = 32, (0.5, 0.85)
+EDGE, ANGLES, NOISE = 32, (0.5, 0.75), 0.6
 SETTINGS = EvaluateLesionsSettings(classifier_steps=40, seeds=3, bootstrap=200)
 WANTED = {"null": "neutral", "benefit": "good", "harm": "bad"}
 
@@ -40,7 +40,7 @@ def draw(per_class: tuple[int, int], seed: int, prefix: str) -> Cohort:
         wave = np.cos(
             2 * np.pi * rng.uniform(3, 5) * (np.cos(turn) * rows + np.sin(turn) * columns) + rng.uniform(0, 6)
         )
-        images.append(np.clip(rng.uniform(0.3, 0.6) * wave + rng.normal(0, 0.45, wave.shape), -1, 1))
+        images.append(np.clip(rng.uniform(0.3, 0.6) * wave + rng.normal(0, NOISE, wave.shape), -1, 1))
     stack = torch.from_numpy(np.stack(images)[:, None].astype(np.float32))
     subjects = tuple(f"{prefix}-{number // 2}" for number in range(len(images)))
     return Cohort(stack, torch.from_numpy(np.repeat([0, 1], per_class)), subjects)
