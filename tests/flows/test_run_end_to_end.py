@@ -57,7 +57,10 @@ def test_summary_prints_the_figures_of_this_run(runs: Runs) -> None:
         (path,) = runs.workspace.glob(f"evaluate_{track}/*/results.json")
         results = json.loads(path.read_text())
         for headline in results["headlines"]:
-            assert f"{headline['value']:.4g}" in runs.first.stdout
+            shown = "–" if headline["value"] is None else f"{headline['value']:.4g}"
+            rows = [line for line in runs.first.stdout.splitlines() if headline["text"] in line]
+            assert rows
+            assert all(shown in line for line in rows)
         for verdict in results["verdicts"]:
             assert verdict["sentence"] in runs.first.stdout.replace("\n", " ")
     (report,) = runs.workspace.glob("report/*/report.html")
