@@ -3,6 +3,7 @@ import pytest
 
 from pipeline.evaluate.cohorts import Cohort
 from pipeline.evaluate.fidelity import fidelity_rows, ranking_disagreements
+from pipeline.evaluate.fidelity_tables import distance_table, fidelity_table
 from pipeline.features import TextureExtractor
 from pipeline.records import silent
 from pipeline.settings import EvaluateLesionsSettings
@@ -94,6 +95,21 @@ def test_intervals_hold_their_values_and_fid_is_flagged_where_images_are_fewer_t
     ceiling = plain["all classes", "ceiling"]
     assert ceiling["kid_low"] <= ceiling["kid"] <= ceiling["kid_high"]
     assert ceiling["fid"] > plain["all classes", "floor"]["fid"] > 0
+
+
+def test_the_tables_name_every_feature_space_with_its_hash_and_say_where_fid_is_not_to_be_trusted(plain):
+    extractors = [TextureExtractor(), TextureExtractor(edge=64)]
+    caption = fidelity_table(list(plain.values()), extractors, SETTINGS).caption
+    for extractor in extractors:
+        assert f"{extractor.name} version {extractor.version}, SHA-256 {extractor.sha256[:12]}" in caption
+    assert extractors[0].sha256 != extractors[1].sha256
+    assert "flagged" in distance_table(list(plain.values())).caption
+
+
+def test_the_line_behind_fid_infinity_states_its_error(plain):
+    row = plain["all classes", "synthetic"]
+    assert 0 < row["fid_infinity_se"] < abs(row["fid_infinity"]) + row["fid"]
+    assert row["fid_infinity"] < row["fid"], "the bias of few images is taken away"
 
 
 def line(extractor, name, comparison, low, high):
