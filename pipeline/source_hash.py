@@ -5,13 +5,15 @@ A stage whose code changed is made again; a change elsewhere leaves its cache al
 
 import ast
 import functools
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.files import sha256_file, sha256_json
 
 _OURS = ("pipeline", "models")
-_LEFT_OUT = frozenset({"pipeline.settings", "pipeline.settings_loading", "pipeline.errors"})
+_LEFT_OUT = frozenset({"pipeline.settings_loading", "pipeline.errors"})
+_SETTINGS = re.compile(r"pipeline\.(\w+_)?settings")
 """The values of settings enter a key themselves, and errors end a stage: a new preset or wording retrains nothing."""
 
 
@@ -22,7 +24,7 @@ def source_hash(module: str) -> str:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in seen or name in _LEFT_OUT:
+        if name in seen or name in _LEFT_OUT or _SETTINGS.fullmatch(name):
             continue
         path = _source_path(name)
         if path is None:

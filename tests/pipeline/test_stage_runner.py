@@ -127,5 +127,6 @@ def test_source_hash_follows_imports_but_not_beyond_our_packages():
 
 
 def test_the_declaration_of_settings_and_the_wording_of_errors_are_no_sources_of_a_stage():
-    assert source_hash("pipeline.settings") == source_hash("pipeline.errors") == source_hash("json")
+    for module in ("pipeline.settings", "pipeline.train_settings", "pipeline.errors"):
+        assert source_hash(module) == source_hash("json"), module
     assert source_hash("pipeline.device") != source_hash("json")

@@ -1,0 +1,71 @@
+"""Settings of prepare: splits, lesion crops, MR and CT volumes."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.frozen_settings import Count, Fraction, FrozenSettings, Positive
+
+
+class SplitSettings(FrozenSettings):
+    """Shares of subjects in the three splits; they must add up to 1."""
+
+    train: Fraction = 0.6
+    validation: Fraction = 0.15
+    test: Fraction = 0.25
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        if abs(self.train + self.validation + self.test - 1) > 1e-6:
+            raise ValueError(f"train + validation + test must be 1, found {self.train + self.validation + self.test:g}")
+        return self
+
+
+class PrepareLesionsSettings(FrozenSettings):
+    """Lesion crops with class."""
+
+    modality: Literal["MR", "CT"] = Field("MR", description="Modality of the scans that lesions are cut from.")
+    size_px: Literal[32, 64, 128] = Field(64, description="Side of a crop in pixels.")
+    pixel_mm: Positive = Field(1.0, description="Pixel size of a crop in mm; field of view = size_px × pixel_mm.")
+    slices_per_lesion: Count = Field(5, description="Crops per lesion at the most, spread around its largest section.")
+    min_section_px: Count = Field(12, description="Sections with fewer lesion pixels are left out.")
+    min_images_per_class: Count = Field(8, description="A class with fewer training images is refused.")
+    attributes: tuple[Literal["size_mm", "sequence", "body_part"], ...] = Field(
+        (), description="What the generator is told beside the class; size_mm is a section's diameter, from its mask."
+    )
+
+
+class N4Settings(FrozenSettings):
+    """N4 bias field correction (Tustison 2010), through SimpleITK."""
+
+    enabled: bool = True
+    shrink: Count = Field(2, description="The field is estimated on an image shrunk by this factor.")
+    iterations: tuple[Count, ...] = Field((20, 15, 10), description="Iterations for each level.")
+
+
+class PrepareMRToCTSettings(FrozenSettings):
+    """MR and CT volumes on a common spacing."""
+
+    spacing_mm: tuple[Positive, Positive, Positive] = Field(
+        (1.0, 1.0, 3.0), description="Voxel size (R, A, S) that MR and CT are resampled to, in mm."
+    )
+    n4: N4Settings = N4Settings()
+    mr_percentiles: tuple[float, float] = Field(
+        (1.0, 99.0), description="Percentiles of the MR inside the body that span the unit range."
+    )
+    body_parts: tuple[str, ...] | None = Field(
+        None, description="DICOM body parts to keep, e.g. [HEAD]; null keeps all."
+    )
+    pair_by: Literal["frame_of_reference", "subject"] = Field(
+        "frame_of_reference",
+        description="Which CT counts as registered to an MR: one in the same DICOM frame of reference, or any of the "
+        "same subject (only where you know that they are registered, e.g. NIfTI resampled to each other).",
+    )
+
+
+class PrepareSettings(FrozenSettings):
+    """From catalog to arrays."""
+
+    split: SplitSettings = SplitSettings()
+    lesions: PrepareLesionsSettings = PrepareLesionsSettings()
+    mr_to_ct: PrepareMRToCTSettings = PrepareMRToCTSettings()

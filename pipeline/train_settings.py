@@ -1,0 +1,133 @@
+"""Settings of both trainings and of the loop that they share."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.frozen_settings import Count, Fraction, FrozenSettings, Positive
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class AlarmSettings(FrozenSettings):
+    """What happens when the flight recorder finds a training in trouble; the rules are those of `docs/training.md`."""
+
+    action: Literal["warn", "stop", "roll_back"] = Field(
+        "warn",
+        description="Go on and say so, end the training, or go back to the last good checkpoint with lower learning "
+        "rates. A loss that is not finite ends the training where it would only be warned of.",
+    )
+    patience: Count = Field(4, description="Log rows one after the other that must show the trouble.")
+    grace_images: Annotated[int, Field(ge=0)] = Field(
+        4096, description="Log rows up to this many training images do not count: untrained networks look troubled."
+    )
+    max_rollbacks: Count = Field(3, description="Later trouble ends the training.")
+    learning_rate_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="Factor of all learning rates at each going back."
+    )
+    probe_images: Annotated[int, Field(ge=0, le=512)] = Field(
+        64, description="Images made and compared with real ones at each log row; 0 leaves that out."
+    )
+
+
+class LoopSettings(FrozenSettings):
+    """What both trainings share; every length is counted in training images."""
+
+    images: Count = Field(200_000, description="Training images shown to the networks.")
+    batch_size: Count = 32
+    log_every_images: Count = 512
+    checkpoint_every_images: Count = 8192
+    grid_every_images: Count = 16384
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: passes of the networks in mixed precision; weights and losses stay float32."
+    )
+    gradient_clip: Weight = Field(0.0, description="Largest gradient norm of a step; longer ones are cut. 0 is off.")
+    alarms: AlarmSettings = AlarmSettings()
+
+
+class TrainLesionsSettings(LoopSettings):
+    """Conditional DCGAN (Radford 2016; projection discriminator, Miyato 2018; DiffAugment, Zhao 2020)."""
+
+    family: Literal["dcgan", "dcgan_classic"] = Field(
+        "dcgan",
+        description="`dcgan_classic`: the guidelines of 2016 to the letter, batch norm in both networks; `dcgan`: the "
+        "same shape with conditional normalization, projection, spectral norm and minibatch spread.",
+    )
+    objective: Literal["non_saturating", "hinge", "least_squares", "minimax", "wasserstein", "relativistic"] = (
+        "non_saturating"
+    )
+    width: Count = Field(32, description="Channels of the widest resolution; doubles as resolution halves.")
+    latent_size: Count = 64
+    learning_rate_generator: Positive = 1e-3
+    learning_rate_discriminator: Positive = 1e-3
+    betas: tuple[Fraction, Fraction] = (0.0, 0.99)
+    ema_decay: Fraction = Field(0.998, description="Decay of the generator's moving average, per step.")
+    diff_augment: tuple[Literal["brightness", "contrast", "translation", "cutout"], ...] = ("translation",)
+    spectral_norm: bool = Field(True, description="Spectral normalization of D; the family `dcgan` only.")
+    r1_gamma: Weight = Field(0.0, description="Weight of the R1 penalty, on real images; 0 is off.")
+    r2_gamma: Weight = Field(0.0, description="Weight of the R2 penalty, on synthetic images; 0 is off.")
+    gradient_penalty: Weight = Field(0.0, description="Weight of (‖∇D‖ − 1)² (WGAN-GP: 10); 0 is off.")
+    weight_clip: Weight = Field(0.0, description="D's weights stay in [−c, c] (WGAN: 0.01); 0 is off.")
+    critic_steps: Count = Field(1, description="Steps of D for one of G (Wasserstein: 5).")
+    virtual_batch: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="Images of the reference of virtual batch normalization in G (Salimans 2016); 0: batch norm."
+    )
+    label_real: Fraction = Field(1.0, description="What D is told real images are; 0.9 is one-sided smoothing.")
+    label_softness: Fraction = Field(0.0, description="Labels are drawn from ranges of this width beside 1 and 0.")
+    label_flip_rate: Fraction = Field(0.0, description="Share of images whose label is swapped.")
+    instance_noise: Weight = Field(
+        0.0, description="Noise on all that D sees, in units of [−1, 1]; fades to 0 over the training."
+    )
+    mirror: bool = Field(False, description="Show left-right mirrored crops too; keep off where side matters.")
+
+    @model_validator(mode="after")
+    def _make_sense(self) -> Self:
+        classic = self.family == "dcgan_classic"
+        if classic and self.r1_gamma + self.r2_gamma + self.gradient_penalty > 0:
+            raise ValueError("dcgan_classic has batch norm in D, which rules out r1_gamma, r2_gamma, gradient_penalty")
+        if classic and self.virtual_batch > 0:
+            raise ValueError("virtual_batch is for the family dcgan; dcgan_classic keeps the batch norm of 2016")
+        if not classic and self.spectral_norm and self.weight_clip > 0:
+            raise ValueError("weight_clip and spectral_norm exclude each other; set spectral_norm to false")
+        softened = self.label_real < 1 or self.label_softness > 0 or self.label_flip_rate > 0
+        if softened and self.objective not in ("minimax", "non_saturating", "least_squares"):
+            raise ValueError(f"the objective {self.objective} has no labels that label_* could soften")
+        if self.label_real - self.label_softness <= self.label_softness or self.label_flip_rate >= 0.5:
+            raise ValueError("label_real - label_softness must be above label_softness, and label_flip_rate below 0.5")
+        return self
+
+
+class TrainMRToCTSettings(LoopSettings):
+    """CycleGAN (Zhu 2017) with supervision by setting; defaults are the paper's where it names one."""
+
+    batch_size: Count = 4
+    generator: Literal["unet", "resnet"] = "unet"
+    width: Count = Field(24, description="Channels of a generator at full resolution.")
+    discriminator_width: Count = Field(32, description="Channels of the first layer of a PatchGAN.")
+    slices: Literal[1, 3, 5] = Field(1, description="Neighboring slices a network sees: 1 is 2-D, more is 2.5-D.")
+    patch_px: Annotated[int, Field(ge=32, multiple_of=16)] = 96
+    supervision: Literal["unpaired", "paired", "mixed"] = "unpaired"
+    objective: Literal["least_squares", "non_saturating", "hinge"] = "least_squares"
+    learning_rate: Positive = 2e-4
+    betas: tuple[Fraction, Fraction] = (0.5, 0.999)
+    lambda_adversarial: Annotated[float, Field(ge=0)] = 1.0
+    lambda_cycle: Annotated[float, Field(ge=0)] = 10.0
+    lambda_identity: Annotated[float, Field(ge=0)] = Field(0.5, description="As a share of lambda_cycle.")
+    lambda_paired: Annotated[float, Field(ge=0)] = Field(
+        50.0, description="Weight of the L1 distance to the registered CT (paired and mixed only)."
+    )
+    pool_size: Annotated[int, Field(ge=0)] = 50
+    ema_decay: Fraction = 0.995
+    decay_from: Fraction = Field(
+        0.5, description="Share of training after which the learning rate falls linearly to 0."
+    )
+    outside_weight: Fraction = Field(0.1, description="Weight of the paired distance outside the body; inside it is 1.")
+    mirror: bool = Field(True, description="Show left-right mirrored patches too (MR and CT alike).")
+    coordinates: bool = Field(True, description="Give the networks the position in the body as three more channels.")
+
+
+class TrainSettings(FrozenSettings):
+    """Both trainings."""
+
+    lesions: TrainLesionsSettings = TrainLesionsSettings()
+    mr_to_ct: TrainMRToCTSettings = TrainMRToCTSettings()
