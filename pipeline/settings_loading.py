@@ -35,6 +35,7 @@ class _Environment(BaseSettings):
     generate: dict[str, Any] | None = None
     evaluate: dict[str, Any] | None = None
     export: dict[str, Any] | None = None
+    share: dict[str, Any] | None = None
     report: dict[str, Any] | None = None
 
 
