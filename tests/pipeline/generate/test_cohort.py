@@ -41,7 +41,7 @@ def model(tmp_path_factory):
 
 def made(model, folder, seed=1, progress=silent, **changes):
     folder.mkdir()
-    settings = GenerateLesionsSettings.model_validate({"per_class": 3} | changes)
+    settings = GenerateLesionsSettings.model_validate(changes if "lines" in changes else {"per_class": 3} | changes)
     facts = make_cohort([Member(model, "d" * 64)], settings, seed, CPU, folder, progress)
     return facts["per_class"], np.load(folder / "images.npy"), pl.read_parquet(folder / "cohort.parquet")
 
@@ -133,7 +133,8 @@ class Judge:
 def filtered(model, folder, monkeypatch, judge, **changes):
     folder.mkdir(exist_ok=True)
     monkeypatch.setattr(cohort_module.CohortFilter, "fit", lambda prepared, settings: judge)
-    settings = GenerateLesionsSettings.model_validate({"per_class": {"a": 6}, "filter": {"memorized": True}} | changes)
+    recipe = {} if "lines" in changes else {"per_class": {"a": 6}}
+    settings = GenerateLesionsSettings.model_validate(recipe | {"filter": {"memorized": True}} | changes)
     facts = make_cohort([Member(model, "d" * 64)], settings, 1, CPU, folder, silent, prepared=object())
     return facts, np.load(folder / "images.npy"), pl.read_parquet(folder / "cohort.parquet")
 
