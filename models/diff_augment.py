@@ -58,7 +58,12 @@ def require_policies(policies: tuple[str, ...]) -> None:
 
 
 def draw_augmentation(
-    policies: tuple[str, ...], images: Tensor, rng: torch.Generator, *, strength: float = 1.0
+    policies: tuple[str, ...],
+    images: Tensor,
+    rng: torch.Generator,
+    *,
+    strength: float = 1.0,
+    probability: Tensor | None = None,
 ) -> AugmentationDraw:
     """Draw the numbers for one batch.
 
@@ -67,6 +72,7 @@ def draw_augmentation(
         images: (N, C, H, W), used for its shape and device alone.
         rng: generator.
         strength: multiplies every range; 1 is the paper's, 0 changes nothing.
+        probability: scalar; each policy leaves an image as it is with one minus this. None applies all to all.
 
     Raises:
         ValueError: a policy is unknown.
@@ -89,12 +95,28 @@ def draw_augmentation(
     first = (-(square[0] // 2), -(square[1] // 2))
     last = (height - 1 + first[0], width - 1 + first[1])
     cutout = "cutout" in policies
-    return AugmentationDraw(
+    draw = AugmentationDraw(
         brightness=strength * BRIGHTNESS_RANGE * (2 * uniform(count) - 1) if "brightness" in policies else None,
         contrast=1 + strength * CONTRAST_RANGE * (2 * uniform(count) - 1) if "contrast" in policies else None,
         shift=whole_pair((-reach[0], -reach[1]), reach) if "translation" in policies else None,
         cutout_corner=whole_pair(first, last) if cutout else None,
         cutout_side=square if cutout else (0, 0),
+    )
+    if probability is None:
+        return draw
+    return _thinned(draw, uniform(count, len(POLICIES)) < probability)
+
+
+def _thinned(draw: AugmentationDraw, chosen: Tensor) -> AugmentationDraw:
+    """The draw where chosen (N, policies), and nothing elsewhere: offset 0, factor 1, no shift, no square inside."""
+    bright, contrast, shift, cutout = chosen.unbind(dim=1)
+    outside = torch.tensor([-side for side in draw.cutout_side], device=chosen.device)
+    return AugmentationDraw(
+        brightness=None if draw.brightness is None else draw.brightness * bright,
+        contrast=None if draw.contrast is None else torch.where(contrast, draw.contrast, 1.0),
+        shift=None if draw.shift is None else draw.shift * shift[:, None],
+        cutout_corner=None if draw.cutout_corner is None else torch.where(cutout[:, None], draw.cutout_corner, outside),
+        cutout_side=draw.cutout_side,
     )
 
 

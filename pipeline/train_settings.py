@@ -63,12 +63,25 @@ class TrainLesionsSettings(LoopSettings):
     betas: tuple[Fraction, Fraction] = (0.0, 0.99)
     ema_decay: Fraction = Field(0.998, description="Decay of the generator's moving average, per step.")
     diff_augment: tuple[Literal["brightness", "contrast", "translation", "cutout"], ...] = ("translation",)
+    adaptive_augment: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Augment with a probability that rises while D is further ahead than this, and falls otherwise "
+        "(Karras 2020: 0.6); 0: augment always.",
+    )
     spectral_norm: bool = Field(True, description="Spectral normalization of D; the family `dcgan` only.")
     r1_gamma: Weight = Field(0.0, description="Weight of the R1 penalty, on real images; 0 is off.")
     r2_gamma: Weight = Field(0.0, description="Weight of the R2 penalty, on synthetic images; 0 is off.")
     gradient_penalty: Weight = Field(0.0, description="Weight of (‖∇D‖ − 1)² (WGAN-GP: 10); 0 is off.")
     weight_clip: Weight = Field(0.0, description="D's weights stay in [−c, c] (WGAN: 0.01); 0 is off.")
     critic_steps: Count = Field(1, description="Steps of D for one of G (Wasserstein: 5).")
+    upsampling: Literal["transposed", "resize"] = Field(
+        "transposed",
+        description="How G doubles its maps: 4×4 transposed convolutions, or `resize`: nearest neighbor and a 3×3 "
+        "convolution, without a checkerboard (Odena 2016); the family `dcgan` only.",
+    )
+    decay_from: Fraction = Field(
+        1.0, description="Share of training after which both learning rates fall linearly to 0; 1: never."
+    )
     virtual_batch: Annotated[int, Field(ge=0, le=256)] = Field(
         0, description="Images of the reference of virtual batch normalization in G (Salimans 2016); 0: batch norm."
     )
@@ -87,6 +100,12 @@ class TrainLesionsSettings(LoopSettings):
             raise ValueError("dcgan_classic has batch norm in D, which rules out r1_gamma, r2_gamma, gradient_penalty")
         if classic and self.virtual_batch > 0:
             raise ValueError("virtual_batch is for the family dcgan; dcgan_classic keeps the batch norm of 2016")
+        if classic and self.upsampling != "transposed":
+            raise ValueError(
+                "upsampling is for the family dcgan; dcgan_classic has transposed convolutions"
+            )
+        if self.adaptive_augment > 0 and not self.diff_augment:
+            raise ValueError("adaptive_augment steers diff_augment: name its policies, or set adaptive_augment to 0")
         if not classic and self.spectral_norm and self.weight_clip > 0:
             raise ValueError("weight_clip and spectral_norm exclude each other; set spectral_norm to false")
         softened = self.label_real < 1 or self.label_softness > 0 or self.label_flip_rate > 0

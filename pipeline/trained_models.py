@@ -15,7 +15,7 @@ from torch import nn
 from models.lesion_gan.backbone import Backbone
 from models.lesion_gan.classic import ClassicDiscriminator, ClassicGenerator
 from models.lesion_gan.discriminator import DCGANDiscriminator
-from models.lesion_gan.generator import DCGANGenerator
+from models.lesion_gan.generator import DCGANGenerator, Upsampling
 from models.lesion_gan.virtual_batch import VirtualBatchGenerator
 from models.mr_to_ct.generator import ResNetGenerator, Translator, UNetGenerator
 from pipeline.checkpoints import load_weights, save_tensors, tensor_shapes
@@ -44,6 +44,7 @@ class LesionGeneratorSettings(BaseModel):
     width: int
     attributes: tuple[LesionAttribute, ...] = ()
     virtual_batch: int = 0
+    upsampling: Upsampling = "transposed"
 
     @property
     def attribute_levels(self) -> tuple[int, ...]:
@@ -78,6 +79,7 @@ def build_lesion_generator(settings: LesionGeneratorSettings, rng: torch.Generat
             num_classes=len(settings.classes),
             latent_size=settings.latent_size,
             width=settings.width,
+            upsampling=settings.upsampling,
             attribute_levels=settings.attribute_levels,
         )
     if settings.attributes:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from models import optimization
+from models.adaptive_augmentation import AdaptiveProbability
 from models.diagnostics import Game, mean_pairwise_distance, probability_real_over_fake
 from models.diff_augment import apply_augmentation, draw_augmentation, require_policies
 from models.ema import ExponentialMovingAverage
@@ -42,6 +43,8 @@ class LesionStepSettings:
     Attributes:
         objective: key of `models.losses.OBJECTIVES`.
         diff_augment: policies of `models.diff_augment.POLICIES`; empty for none.
+        adaptive_augment: lead of D toward which the probability of augmenting is steered, see
+            `models.adaptive_augmentation`; 0 augments always.
         labels: what D is told real and fake images are; objectives without labels take hard ones only.
         instance_noise: standard deviation of the Gaussian noise on every image that D sees, in units of [−1, 1]
             (Sønderby 2017); `LesionGANStep.set_noise_factor` makes it fade.
@@ -59,6 +62,7 @@ class LesionStepSettings:
 
     objective: str = "hinge"
     diff_augment: tuple[str, ...] = ("brightness", "contrast", "translation", "cutout")
+    adaptive_augment: float = 0.0
     labels: LabelSettings = HARD_LABELS
     instance_noise: float = 0.0
     r1_gamma: float = 0.0
@@ -101,6 +105,10 @@ class LesionGANStep:
         self.objective = objective_named(settings.objective)
         self.ema = ExponentialMovingAverage(generator, settings.ema_decay)
         self.steps = 0
+        device = next(generator.parameters()).device
+        self._adaptive = (
+            AdaptiveProbability(settings.adaptive_augment, device) if settings.adaptive_augment != 0 else None
+        )
         self._noise_factor = 1.0
         self._generator_adam = optimization.build_adam(
             generator.parameters(), settings.learning_rate_generator, settings.betas
@@ -119,7 +127,7 @@ class LesionGANStep:
         Returns:
             Scalars without graph: `d_loss`, `d_real_score`, `d_fake_score`, `p_real_over_fake`, `d_grad_norm`,
             `diversity` (mean distance of two fakes over that of two real images), and on the steps that compute them
-            `g_loss`, `g_grad_norm`, `r1`, `r2`, `gradient_penalty`.
+            `augment_probability`, `g_loss`, `g_grad_norm`, `r1`, `r2`, `gradient_penalty`.
 
         Raises:
             ValueError: a batch of the wrong shape or with an unknown class.
@@ -158,6 +166,9 @@ class LesionGANStep:
         terms["d_real_score"] = real_scores.detach().mean()
         terms["d_fake_score"] = fake_scores.detach().mean()
         terms["p_real_over_fake"] = probability_real_over_fake(real_scores, fake_scores)
+        if self._adaptive is not None:
+            terms["augment_probability"] = self._adaptive.value
+            self._adaptive.see(terms["p_real_over_fake"], len(images))
         return terms
 
     def _scores(self, real: Tensor, fake: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,7 +226,9 @@ class LesionGANStep:
 
     def _seen_by_d(self, images: Tensor) -> Tensor:
         """Images as D sees them: augmented, and under instance noise."""
-        seen = apply_augmentation(images, draw_augmentation(self.settings.diff_augment, images, self.rng))
+        probability = None if self._adaptive is None else self._adaptive.value
+        draw = draw_augmentation(self.settings.diff_augment, images, self.rng, probability=probability)
+        seen = apply_augmentation(images, draw)
         spread = self.settings.instance_noise * self._noise_factor
         if spread == 0:
             return seen
@@ -254,12 +267,17 @@ class LesionGANStep:
 
     def extra_state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold beside networks, optimizers and the generator of random numbers."""
-        return {"steps": torch.tensor(self.steps), "ema_updates": self.ema.state_dict()["updates"]}
+        state = {"steps": torch.tensor(self.steps), "ema_updates": self.ema.state_dict()["updates"]}
+        if self._adaptive is not None:
+            state |= {f"adaptive_{name}": value for name, value in self._adaptive.state_dict().items()}
+        return state
 
     def load_extra_state(self, state: dict[str, Tensor]) -> None:
         """Restore what `extra_state` returned."""
         self.steps = int(state["steps"])
         self.ema.load_state_dict({"updates": state["ema_updates"]})
+        if self._adaptive is not None:
+            self._adaptive.load_state_dict({name: state[f"adaptive_{name}"] for name in self._adaptive.state_dict()})
 
     def set_learning_rate_factor(self, factor: float) -> None:
         """Scale both learning rates relative to the settings, for a decay in time."""

@@ -28,20 +28,40 @@ def percent(share: float) -> str:
 
 def lesion_gan_sentences(train: TrainLesionsSettings) -> str:
     """The lesion GAN."""
-    augment = (
-        f"Differentiable augmentation ({', '.join(train.diff_augment)}; Zhao 2020) was applied to real and generated "
-        "images alike."
-        if train.diff_augment
-        else "No differentiable augmentation was used."
-    )
+    augment = _augmentation(train)
     penalty = "".join(f" {text} {value:g}." for text, value in _stabilizers(train) if value)
     return (
         f"{_FAMILIES[train.family]}{_spectral(train)} was trained on "
         f"{grouped_text(train.images)} images in batches of {train.batch_size} with {_OBJECTIVES[train.objective]}. "
         f"{augment}{penalty} Learning rates: {train.learning_rate_generator:g} generator, "
         f"{train.learning_rate_discriminator:g} discriminator, Adam with β = {train.betas}. "
-        f"Widest resolution: {train.width} channels; latent of {train.latent_size}.{_loop_sentences(train)}"
+        f"Widest resolution: {train.width} channels; latent of {train.latent_size}.{_course(train)}"
+        f"{_doubling(train)}{_loop_sentences(train)}"
     )
+
+
+def _doubling(train: TrainLesionsSettings) -> str:
+    resize = train.upsampling == "resize"
+    return " The generator doubles by nearest neighbor and convolution (Odena 2016)." if resize else ""
+
+
+def _augmentation(train: TrainLesionsSettings) -> str:
+    if not train.diff_augment:
+        return "No differentiable augmentation was used."
+    often = (
+        f", with a probability that was steered toward a lead of the discriminator of {train.adaptive_augment:g} "
+        "(Karras 2020)"
+        if train.adaptive_augment
+        else ""
+    )
+    policies = ", ".join(train.diff_augment)
+    return f"Differentiable augmentation ({policies}; Zhao 2020) was applied to real and generated images alike{often}."
+
+
+def _course(train: TrainLesionsSettings) -> str:
+    if train.decay_from == 1:
+        return ""
+    return f" Both learning rates fall to zero over the last {percent(1 - train.decay_from)} of training."
 
 
 _FAMILIES: Mapping[str, str] = {

@@ -65,6 +65,7 @@ class LesionTraining:
             width=settings.width,
             attributes=images.attributes,
             virtual_batch=settings.virtual_batch,
+            upsampling=settings.upsampling,
         )
         self._attributes = torch.from_numpy(images.attribute_values()[rows])
         generator = build_lesion_generator(self._model_settings, rng)
@@ -97,9 +98,10 @@ class LesionTraining:
         return torch.cat([classes[:, None].float(), attributes.masked_fill(left_out, torch.nan)], dim=1)
 
     def learning_rate_factor(self, done: float) -> float:
-        """Constant; the instance noise fades meanwhile."""
+        """1 until the decay begins, then linear to 0; the instance noise fades meanwhile."""
         self.step.set_noise_factor(1 - done)
-        return 1.0
+        start = self._settings.decay_from
+        return 1.0 if done <= start else (1 - done) / (1 - start)
 
     def grid(self) -> npt.NDArray[np.uint8]:
         """One row a class, from fixed latents."""
@@ -154,6 +156,7 @@ def _step_settings(settings: TrainLesionsSettings) -> LesionStepSettings:
     return LesionStepSettings(
         objective=settings.objective,
         diff_augment=settings.diff_augment,
+        adaptive_augment=settings.adaptive_augment,
         labels=LabelSettings(settings.label_real, settings.label_softness, settings.label_flip_rate),
         instance_noise=settings.instance_noise,
         r1_gamma=settings.r1_gamma,

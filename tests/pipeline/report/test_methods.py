@@ -52,7 +52,7 @@ LESIONS = {
         "betas": (0.9, 0.9), "ema_decay": 0.9, "diff_augment": (), "spectral_norm": False, "r1_gamma": 9.0,
         "r2_gamma": 9.0, "gradient_penalty": 9.0, "critic_steps": 9, "virtual_batch": 9, "label_real": 0.9,
         "label_softness": 0.1, "label_flip_rate": 0.1, "instance_noise": 0.1, "mirror": True,
-        "alarms": {"action": "roll_back"},
+        "adaptive_augment": 0.9, "upsampling": "resize", "decay_from": 0.9, "alarms": {"action": "roll_back"},
     },
     "generate": {
         "truncation": 0.5, "ensemble": (9,), "filter": {"manifold": True},

@@ -3,6 +3,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.blocks import ResizeConv
 from models.losses import NonFiniteLossError
 from pipeline.checkpoints import generations
 from pipeline.errors import TrainingError
@@ -155,6 +156,27 @@ def test_classes_are_drawn_evenly_however_rare(images, tmp_path):
     assert (classes == 1).float().mean().item() == pytest.approx(0.5, abs=0.07)  # 2 of 8 images; four standard errors
     bright = torch.cat([batch for batch, _ in drawn]).mean(dim=(1, 2, 3)) > 0
     assert torch.equal(bright, classes == 0)
+
+
+def test_adaptive_augmentation_resize_and_decay_train_resume_and_are_what_is_saved(images, tmp_path):
+    settings = LESIONS.model_copy(
+        update={"images": 24, "adaptive_augment": 0.6, "upsampling": "resize", "decay_from": 0.5}
+    )
+
+    def build():
+        return LesionTraining(images, settings, 5, CPU)
+
+    whole = build()
+    train(whole, settings, tmp_path / "whole", "w", silent)
+    with pytest.raises(Killed):
+        train(build(), settings, tmp_path / "parts", "w", kill_at(20))
+    train(build(), settings, tmp_path / "parts", "w", silent)
+    assert_same_training(tmp_path / "whole", tmp_path / "parts")
+    assert "augment_probability" in pl.read_parquet(tmp_path / "whole" / "log.parquet").columns
+    assert [whole.learning_rate_factor(done) for done in (0, 0.5, 0.75, 1)] == [1, 1, 0.5, 0]
+    generator, kept = load_lesion_generator(tmp_path / "whole" / "model", CPU)
+    assert kept.upsampling == "resize"
+    assert isinstance(generator.ups[0], ResizeConv)
 
 
 def test_virtual_batch_normalization_trains_resumes_and_is_what_is_saved(images, tmp_path):
