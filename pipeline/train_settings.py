@@ -101,9 +101,7 @@ class TrainLesionsSettings(LoopSettings):
         if classic and self.virtual_batch > 0:
             raise ValueError("virtual_batch is for the family dcgan; dcgan_classic keeps the batch norm of 2016")
         if classic and self.upsampling != "transposed":
-            raise ValueError(
-                "upsampling is for the family dcgan; dcgan_classic has transposed convolutions"
-            )
+            raise ValueError("upsampling is for the family dcgan; dcgan_classic has transposed convolutions")
         if self.adaptive_augment > 0 and not self.diff_augment:
             raise ValueError("adaptive_augment steers diff_augment: name its policies, or set adaptive_augment to 0")
         if not classic and self.spectral_norm and self.weight_clip > 0:
