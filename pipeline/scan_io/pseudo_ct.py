@@ -26,6 +26,7 @@ from pipeline.scan_io.dicom_write import (
     write_slices,
 )
 from pipeline.scan_io.scan import MR_IMAGE_STORAGE
+from pipeline.scan_io.series_check import check_written_series
 
 NOT_FOR_CLINICAL_USE = "NOT FOR CLINICAL USE"
 
@@ -38,7 +39,8 @@ class SourceSeries:
     """The MR series that a pseudo-CT is made from, with identifiers as they stand in the workspace (pseudonyms).
 
     The pseudo-CT joins its study, so what it says about patient and study has to equal what the MR says.
-    ``deidentification`` tells how the MR was de-identified; None claims nothing.
+    ``deidentification`` tells how the MR was de-identified; None claims nothing. ``same_grid`` tells whether the
+    pseudo-CT's slices are those of the MR; False where they were cut anew (Spatial Locations Preserved, C.7.6.1.1.4).
     """
 
     patient_id: str
@@ -56,6 +58,7 @@ class SourceSeries:
     body_part: str = ""
     sop_class_uid: str = MR_IMAGE_STORAGE
     deidentification: Deidentification | None = None
+    same_grid: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ def write_pseudo_ct_series(
 ) -> list[Path]:
     """Write a pseudo-CT as a CT series; ``folder`` appears whole or not at all, and replaces an older one.
 
+    The files are read back and compared with what was meant before the folder gets its name.
+
     Args:
         folder: the series' own folder.
         pseudo_ct_hu: (i, j, k) HU; rounded and clipped to [−1024, 3071].
@@ -102,6 +107,7 @@ def write_pseudo_ct_series(
 
     Raises:
         InputError: if the grid is oblique, or a text is too long for its attribute.
+        WorkspaceError: if the files read back otherwise; nothing is kept.
     """
     if is_oblique(geometry.affine):
         raise InputError(
@@ -119,6 +125,7 @@ def write_pseudo_ct_series(
         add_deidentification(header, source.deidentification)
     with atomic_folder(folder) as temporary:
         names = [path.name for path in write_slices(temporary, header, voxels, affine)]
+        check_written_series(temporary, voxels, affine)
     return [folder / name for name in names]
 
 
@@ -169,10 +176,12 @@ def _add_derivation(header: Dataset, source: SourceSeries, algorithm: Algorithm)
     header.SyntheticData = "YES"
     header.SoftwareVersions = algorithm.version
     header.ImageComments = f"Synthetic image for research, {NOT_FOR_CLINICAL_USE}"
-    header.DerivationDescription = f"Pseudo-CT computed from MR: {algorithm.description}. {NOT_FOR_CLINICAL_USE}."
+    description = algorithm.description.rstrip(".")
+    cut = "" if source.same_grid else " Cut anew into axial slices."
+    header.DerivationDescription = f"Pseudo-CT computed from MR: {description}.{cut} {NOT_FOR_CLINICAL_USE}."
     # The standard has no code for this derivation (CID 7203 is extensible), hence a private coding scheme.
     header.DerivationCodeSequence = [code("PSEUDO-CT", "99SCANLOOM", "Pseudo-CT synthesis from MR")]
-    header.SourceImageSequence = [_source_image(source.sop_class_uid, uid) for uid in source.sop_instance_uids]
+    header.SourceImageSequence = [_source_image(source, uid) for uid in source.sop_instance_uids]
     equipment = Dataset()
     equipment.PurposeOfReferenceCodeSequence = [code("109102", "DCM", "Processing Equipment")]
     equipment.Manufacturer = "scanloom"
@@ -187,9 +196,10 @@ def _add_derivation(header: Dataset, source: SourceSeries, algorithm: Algorithm)
     header.DerivationAlgorithmSequence = [identification]
 
 
-def _source_image(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+def _source_image(source: SourceSeries, sop_instance_uid: str) -> Dataset:
     item = Dataset()
-    item.ReferencedSOPClassUID = sop_class_uid
+    item.ReferencedSOPClassUID = source.sop_class_uid
     item.ReferencedSOPInstanceUID = sop_instance_uid
+    item.SpatialLocationsPreserved = "YES" if source.same_grid else "NO"
     item.PurposeOfReferenceCodeSequence = [code("121322", "DCM", "Source image for image processing operation")]
     return item
