@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.body_mask import BODY_MARGIN_PX, dilate_in_plane
+from pipeline.files import write_json
 from pipeline.geometry import Geometry, axial_geometry_for, is_sheared, resample
 from pipeline.intensity import HU_HIGH, HU_LOW, PiecewiseLinearMap
 from pipeline.prepared_set import from_slices
@@ -15,6 +16,11 @@ from pipeline.scan_io import Algorithm, Deidentification, SourceSeries, uid_from
 
 AIR = {"HU": -1000, "grey": 0}
 """What lies outside the body: the network's word does not count there."""
+
+SAME_GRID, REORDERED, RESAMPLED = "as the MR", "reordered", "resampled"
+"""How the slices of a series were made from the MR's grid."""
+
+_WHOLE_VOXELS = 1e-6
 
 
 def decode_pseudo_ct(
@@ -48,10 +54,10 @@ def write_volume(
     *,
     dicom: bool,
 ) -> dict[str, str | None]:
-    """Write one case; returns ``nifti_path``, ``dicom_folder``, ``dicom_refusal`` relative to ``folder``.
+    """Write one case; returns ``nifti_path``, ``dicom_folder``, ``dicom_grid``, ``dicom_refusal``.
 
     The NIfTI lies on the MR's grid exactly. The DICOM series is axial: on the same voxels where the MR runs along the
-    patient axes, resampled where it is oblique.
+    patient axes, resampled where it is oblique. ``<dicom_folder>.json`` holds the transform between both grids.
 
     Args:
         folder: output of the stage.
@@ -66,19 +72,47 @@ def write_volume(
     nifti = f"{subject}/{subject}_{series}_pseudo-ct.nii.gz"
     hu = on_grid(pseudo_ct, prepared_affine, native)
     write_nifti(folder / nifti, hu, native.affine, np.int16)
-    written: dict[str, str | None] = {"nifti_path": nifti, "dicom_folder": None, "dicom_refusal": None}
+    written: dict[str, str | None] = {
+        "nifti_path": nifti,
+        "dicom_folder": None,
+        "dicom_grid": None,
+        "dicom_refusal": None,
+    }
     if not dicom:
         return written | {"dicom_refusal": "not asked for (generate.mr_to_ct.dicom is false)"}
     if is_sheared(native.affine):
         return written | {"dicom_refusal": "the MR's grid is sheared, which a DICOM series cannot express"}
     axial = axial_geometry_for(native)
-    voxels = hu if axial == native else on_grid(pseudo_ct, prepared_affine, axial)
     name = f"{subject}/{subject}_{series}_pseudo-ct_dicom"
-    write_pseudo_ct_series(folder / name, voxels, axial, _source(row), algorithm)
-    return written | {"dicom_folder": name}
+    record = grid_record(native, axial)
+    resampled = record["grid"] == RESAMPLED
+    voxels, grid = (on_grid(pseudo_ct, prepared_affine, axial), axial) if resampled else (hu, native)
+    source = _source(row, same_grid=record["grid"] == SAME_GRID)
+    write_pseudo_ct_series(folder / name, voxels, grid, source, algorithm)
+    write_json(folder / f"{name}.json", record)
+    return written | {"dicom_folder": name, "dicom_grid": record["grid"]}
 
 
-def _source(row: Mapping[str, Any]) -> SourceSeries:
+def grid_record(mr: Geometry, series: Geometry) -> dict[str, Any]:
+    """How an axial series lies in its MR: both grids, and the matrix from voxels of the series to voxels of the MR.
+
+    ``grid`` is `SAME_GRID` where slices are those of the MR, `REORDERED` where the same voxels form other slices (as of
+    a sagittal MR), else `RESAMPLED`: the HU were interpolated linearly on the axial grid.
+    """
+    to_mr = np.linalg.inv(mr.affine) @ series.affine
+    whole = np.rint(to_mr)
+    exact = bool(np.abs(to_mr - whole).max() < _WHOLE_VOXELS and np.all(np.abs(whole[:3, :3]).sum(axis=0) == 1))
+    stacked = exact and abs(whole[2, 2]) == 1
+    return {
+        "grid": SAME_GRID if stacked else REORDERED if exact else RESAMPLED,
+        "series_voxel_to_mr_voxel": (whole if exact else to_mr).tolist(),
+        "mr": {"shape": list(mr.shape), "voxel_to_ras_mm": mr.affine.tolist()},
+        "series": {"shape": list(series.shape), "voxel_to_ras_mm": series.affine.tolist()},
+        "interpolation": "none" if exact else "linear",
+    }
+
+
+def _source(row: Mapping[str, Any], *, same_grid: bool) -> SourceSeries:
     """The MR's remapped identity; an MR that came as NIfTI gets UIDs of its own, shared by its subject's outputs."""
     subject, series = row["subject_id"], row["series_id"]
     slices = max(row["shape"])
@@ -91,6 +125,7 @@ def _source(row: Mapping[str, Any]) -> SourceSeries:
         or [uid_from("image", series, str(k)) for k in range(slices)],
         patient_position=row["patient_position"] or "HFS",
         body_part=row["body_part"] or "",
+        same_grid=same_grid,
         study_date=row["study_date"] or "",
         deidentification=Deidentification(
             dates_shifted=row["study_date"] is not None, defaced="DEFACED" in (row["flags"] or ())

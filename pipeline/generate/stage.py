@@ -15,6 +15,7 @@ from pipeline.device import choose_device
 from pipeline.errors import InputError
 from pipeline.generate.cohort import make_cohort
 from pipeline.generate.ensemble import Member
+from pipeline.generate.finished_cases import FinishedCases
 from pipeline.generate.pseudo_ct import decode_pseudo_ct, write_volume
 from pipeline.generate.recipe import resolve_recipe
 from pipeline.inference import translate_volume
@@ -37,6 +38,7 @@ _CASE_SCHEMA: dict[str, Any] = {
     "prepared_path": pl.String,
     "nifti_path": pl.String,
     "dicom_folder": pl.String,
+    "dicom_grid": pl.String,  # as the MR, reordered or resampled; the transform is in <dicom_folder>.json
     "dicom_refusal": pl.String,
     "mr_shape": pl.List(pl.Int64),  # grid of the MR itself, on which the NIfTI must lie; null without geometry
     "mr_affine": pl.List(pl.Float64),
@@ -118,6 +120,8 @@ def translate_mr_to_ct(
 ) -> StageRecord:
     """Translate every MR of the chosen splits; NIfTI and DICOM where there is geometry.
 
+    A killed translation goes on after the last case that it finished.
+
     Raises:
         InputError: no MR in the chosen splits.
     """
@@ -127,7 +131,8 @@ def translate_mr_to_ct(
         return _translate(context, own)
 
     records = {"catalog": catalog, "prepared": prepared, "trained": trained}
-    return run_stage(workspace, Stage("translate_mr_to_ct", _MODULE, body), own, records=records, progress=progress)
+    stage = Stage("translate_mr_to_ct", _MODULE, body, resumable=True)
+    return run_stage(workspace, stage, own, records=records, progress=progress)
 
 
 def _translate(context: StageContext, settings: TranslationSettings) -> dict[str, JsonValue]:
@@ -146,8 +151,14 @@ def _translate(context: StageContext, settings: TranslationSettings) -> dict[str
     translator, model_settings = load_translator(model, device)
     catalog = {row["series_id"]: row for row in read_catalog(context.inputs["catalog"]).series.to_dicts()}
     total, done = sum(row["slices"] for row in rows), 0
-    cases = []
+    cases, journal = [], FinishedCases(context.folder)
     for row in rows:
+        name = f"{row['series_id']}-{row['volume']}"
+        finished = journal.finished(name)
+        if finished is not None:
+            cases.append(finished)
+            done += row["slices"]
+            continue
         before = done
 
         def report(slices: int, before: int = before) -> None:
@@ -159,6 +170,8 @@ def _translate(context: StageContext, settings: TranslationSettings) -> dict[str
         done += row["slices"]
         source = {**row, **catalog[row["series_id"]]}  # the affine of the MR itself, not of the prepared grid
         cases.append(_write_case(context.folder, volumes, source, units, mask, digest, dicom=settings.mr_to_ct.dicom))
+        journal.finish(name, cases[-1])
+    journal.close()
     pl.DataFrame(cases, schema=_CASE_SCHEMA).write_parquet(context.folder / "cases.parquet")
     series = sum(case["dicom_folder"] is not None for case in cases)
     return {"cases": len(cases), "slices": total, "dicom_series": series, "model_sha256": digest}
@@ -183,7 +196,7 @@ def _write_case(
     np.save(folder / prepared_path, pseudo_ct)
     case = {name: row[name] for name in ("series_id", "subject_id", "split", "volume")}
     case |= {"prepared_path": prepared_path, "nifti_path": None, "dicom_folder": None, "dicom_refusal": _NO_GEOMETRY}
-    case |= {"mr_shape": None, "mr_affine": None}
+    case |= {"dicom_grid": None, "mr_shape": None, "mr_affine": None}
     prepared_affine = volumes.row(row["volume"])["affine"]
     if prepared_affine is None:
         return case
