@@ -7,6 +7,7 @@ and skips what is there, so that a study goes on after a stop.
     python -m benchmarks.lesions_real train --work WORK --set brain64 --preset lesions_class_folders --minutes 20
     python -m benchmarks.lesions_real score --work WORK --set brain64 --run lesions_class_folders-s0 --split validation
     python -m benchmarks.lesions_real arms --work WORK --set brain32_few0 --run NAME --arms real_classical,mix
+    python -m benchmarks.lesions_real compare --work WORK --set brain32_few0 --run NAME --arms real_classical,mix
 """
 
 import argparse
@@ -18,7 +19,8 @@ from typing import Any
 import torch
 
 from benchmarks.lesions_real_arms import arm_scores
-from benchmarks.lesions_real_data import prepare_class_folders, prepare_npz
+from benchmarks.lesions_real_comparison import kept_answers, paired_difference
+from benchmarks.lesions_real_data import open_set, prepare_class_folders, prepare_npz
 from benchmarks.lesions_real_scores import fidelity_scores
 from benchmarks.lesions_real_training import train_for
 
@@ -79,6 +81,17 @@ def _arms(options: argparse.Namespace) -> None:
             _once(options.work, key, lambda arm=arm, seed=seed: arm_scores(options.work, options, arm, seed))  # type: ignore[misc]
 
 
+def _compare(options: argparse.Namespace) -> None:
+    first, *others = options.arms.split(",")
+    images = open_set(options.work, options.set)
+    truth = images.class_indices()[images.rows(options.split)]
+    folder = options.work / "answers" / f"{options.set}-{options.run}"
+    answers = {arm: kept_answers(folder, options.split, arm, options.seeds) for arm in (first, *others)}
+    for arm in others:
+        key = {"what": "compare", "set": options.set, "run": options.run, "split": options.split, "arms": [first, arm]}
+        _once(options.work, key, lambda arm=arm: paired_difference(truth, answers[first], answers[arm]))  # type: ignore[misc]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lesions_real", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
@@ -110,6 +123,12 @@ def _parser() -> argparse.ArgumentParser:
     arms.add_argument("--seeds", type=int, default=2)
     arms.add_argument("--per-class", type=int, default=200, help="synthetic images made of each class")
     arms.set_defaults(call=_arms)
+    compare = commands.add_parser("compare", parents=[of_set])
+    compare.add_argument("--run", required=True)
+    compare.add_argument("--arms", required=True, help="each of the later ones against the first")
+    compare.add_argument("--split", choices=("validation", "test"), default="validation")
+    compare.add_argument("--seeds", type=int, default=2)
+    compare.set_defaults(call=_compare)
     return parser
 
 

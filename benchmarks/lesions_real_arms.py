@@ -4,27 +4,35 @@ Every arm augments its batches classically (but ``real``). Filters and soft labe
 three classifiers that were trained on the same few real images with classical augmentation; generator, teacher and
 classifier see those images and no others. ``self_soft`` is the control of the soft labels: the teacher's labels of the
 real images, no synthetic one.
+
+Batches are even over the classes, which repeats the images of a rare class: on an imbalanced set ``real_classical`` is
+the control "real + duplicated real + classical". ``natural`` draws as the set comes. ``fill_*`` arms take a share of
+the rarest class's places from synthetic images, ``fill`` as many as bring that class level with the largest.
 """
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.lesions_real_data import open_set
 from benchmarks.lesions_real_scores import real_cohort
 from benchmarks.lesions_real_training import make_images, part_of
-from pipeline.classifier import SmallClassifier, _initialized, balanced_batch, predict
+from models.lesion_gan.backbone import BackboneClassifier
+from pipeline.classifier import Judge, SmallClassifier, _initialized, balanced_batch, predict
 from pipeline.classifier_augmentation import ClassicalAugmentation
 from pipeline.evaluate.cohorts import Cohort
 from pipeline.metrics.classification import classification_scores
+from pipeline.trained_models import load_backbone
 
 STEPS, BATCH, LEARNING_RATE, WIDTH = 300, 64, 3e-3, 16
+Targets = tuple[Tensor, Tensor]
 TEACHERS, FIRST_TEACHER = 3, 100
 
 
@@ -41,6 +49,11 @@ class Arm:
         parts: of the run, whose images are pooled; 0 is the last.
         classical: augment the batches.
         self_taught: the share of the batch holds real images under the teacher's soft labels.
+        natural: draw real images as often as they come, not evenly over the classes.
+        fill: share of synthetic images among those of the rarest class, the only one that gets any; `LEVEL` fills up
+            the difference to the largest.
+        backbone: `frozen` or `tuned`: train the head on the GAN's discriminator, or all of it, in place of the small
+            classifier.
     """
 
     share: float = 0.0
@@ -51,7 +64,12 @@ class Arm:
     parts: tuple[int, ...] = (0,)
     classical: bool = True
     self_taught: bool = False
+    natural: bool = False
+    fill: float = 0.0
+    backbone: str = ""
 
+
+LEVEL = -1.0
 
 ARMS = {
     "real": Arm(classical=False),
@@ -66,11 +84,22 @@ ARMS = {
     "truncated_25": Arm(share=0.25, truncation=0.7),
     "snapshots_25": Arm(share=0.25, parts=(1, 2, 0)),
     "self_soft": Arm(share=0.5, labels="soft", self_taught=True),
+    "natural": Arm(natural=True),
+    "fill": Arm(fill=LEVEL),
+    "fill_50": Arm(fill=0.5),
+    "fill_25": Arm(fill=0.25),
+    "fill_10": Arm(fill=0.1),
+    "fill_50_filter": Arm(fill=0.5, keep=0.0),
+    "fill_50_soft": Arm(fill=0.5, labels="soft"),
+    "fill_50_truncated": Arm(fill=0.5, truncation=0.7),
+    "fill_50_snapshots": Arm(fill=0.5, parts=(1, 2, 0)),
+    "backbone_frozen": Arm(backbone="frozen"),
+    "backbone_tuned": Arm(backbone="tuned"),
 }
 """Every arm by name."""
 
 
-def fit(real: Cohort, added: tuple[Tensor, Tensor] | None, arm: Arm, classes: int, seed: int) -> SmallClassifier:
+def fit(real: Cohort, added: Targets | None, arm: Arm, classes: int, seed: int, backbone: Path | None = None) -> Judge:
     """Train with the budget of all arms.
 
     Args:
@@ -79,20 +108,19 @@ def fit(real: Cohort, added: tuple[Tensor, Tensor] | None, arm: Arm, classes: in
         arm: how they are mixed.
         classes: number of classes.
         seed: of weights, batches and augmentation.
+        backbone: model folder of the GAN whose discriminator is trained on, for arms that say so.
     """
     rng = torch.Generator().manual_seed(seed)
-    model = _initialized(real.images.shape[1], classes, WIDTH, rng).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
+    model, parameters = _network(real, arm, classes, rng, backbone)
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=1e-2)
     augment = ClassicalAugmentation() if arm.classical else None
-    sources = [(real.images, F.one_hot(real.classes, classes).float()), *([added] if added else [])]
-    members = [_members(targets, classes) for _, targets in sources]
+    groups = _groups(real, added, arm, classes)
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / STEPS))
-        chosen = [
-            balanced_batch(of, count, rng) for of, count in zip(members, _counts(arm, step, len(sources)), strict=True)
-        ]
-        images = torch.cat([source[0][rows] for source, rows in zip(sources, chosen, strict=True)])
-        targets = torch.cat([source[1][rows] for source, rows in zip(sources, chosen, strict=True)])
+        counts = _counts(arm, step, len(groups), classes)
+        chosen = [balanced_batch(group.members, count, rng) for group, count in zip(groups, counts, strict=True)]
+        images = torch.cat([group.images[rows] for group, rows in zip(groups, chosen, strict=True)])
+        targets = torch.cat([group.targets[rows] for group, rows in zip(groups, chosen, strict=True)])
         images = images if augment is None else augment(images, rng)
         loss = F.cross_entropy(model(images.contiguous(memory_format=torch.channels_last)), targets)
         optimizer.zero_grad(set_to_none=True)
@@ -101,40 +129,102 @@ def fit(real: Cohort, added: tuple[Tensor, Tensor] | None, arm: Arm, classes: in
     return model.eval()
 
 
+def _network(
+    real: Cohort, arm: Arm, classes: int, rng: torch.Generator, backbone: Path | None
+) -> tuple[Judge, list[nn.Parameter]]:
+    if backbone is not None and arm.backbone:
+        on = BackboneClassifier(load_backbone(backbone), classes, rng, frozen=arm.backbone == "frozen")
+        return on.train(), on.trained_parameters()
+    model = _initialized(real.images.shape[1], classes, WIDTH, rng).to(memory_format=torch.channels_last).train()
+    return model, list(model.parameters())
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that a batch takes a number of, evenly over ``members``, which hold the rows of a class each."""
+
+    images: Tensor
+    targets: Tensor
+    members: list[Tensor]
+
+
+def _groups(real: Cohort, added: Targets | None, arm: Arm, classes: int) -> list[Group]:
+    """What batches are drawn from, in the order of `_counts`."""
+    targets = F.one_hot(real.classes, classes).float()
+    members = _members(targets, classes)
+    if arm.natural:
+        return [Group(real.images, targets, [torch.arange(len(real.images))])]
+    if added is None:
+        return [Group(real.images, targets, members)]
+    if not arm.fill:
+        return [Group(real.images, targets, members), Group(*added, _members(added[1], classes))]
+    rare = _rarest(real, classes)
+    others = [rows for index, rows in enumerate(members) if index != rare]
+    return [
+        Group(real.images, targets, others),
+        Group(real.images, targets, [members[rare]]),
+        Group(*added, [torch.arange(len(added[0]))]),
+    ]
+
+
+def _rarest(real: Cohort, classes: int) -> int:
+    return int(torch.bincount(real.classes, minlength=classes).argmin())
+
+
 def _members(targets: Tensor, classes: int) -> list[Tensor]:
     """Images of every class, by the largest target; classes that none has are left out."""
     found = [torch.nonzero(targets.argmax(1) == index).flatten() for index in range(classes)]
     return [rows for rows in found if len(rows)]
 
 
-def _counts(arm: Arm, step: int, sources: int) -> list[int]:
-    """Images of a batch from each source."""
-    if sources == 1:
+def _counts(arm: Arm, step: int, groups: int, classes: int) -> list[int]:
+    """Images of a batch from each group."""
+    if groups == 1:
         return [BATCH]
+    if arm.fill:
+        of_rare = BATCH // classes
+        synthetic = round(of_rare * arm.fill)
+        return [BATCH - of_rare, of_rare - synthetic, synthetic]
     share = float(step < arm.share * STEPS) if arm.first else arm.share
     return [BATCH - round(BATCH * share), round(BATCH * share)]
 
 
 def arm_scores(work: Path, options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
-    """Macro AUC and balanced accuracy of one classifier on the held-out split."""
-    arm, images = ARMS[name], open_set(work, options.set)
+    """Macro AUC and balanced accuracy of one classifier on the held-out split; its probabilities are kept."""
+    images = open_set(work, options.set)
     real, held_out = real_cohort(images, "train"), real_cohort(images, options.split)
     classes = len(images.classes)
+    arm = _leveled(ARMS[name], real, classes)
     added, facts = _added(work, options, arm, real, classes)
-    probabilities = predict(fit(real, added, arm, classes, seed), held_out.images).double().numpy()
+    backbone = part_of(work, options.run, 0) if arm.backbone else None
+    probabilities = predict(fit(real, added, arm, classes, seed, backbone), held_out.images).double().numpy()
+    folder = work / "answers" / f"{options.set}-{options.run}"
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / f"{options.split}-{name}-{seed}.npy", probabilities)
     scores = classification_scores(held_out.classes.numpy(), probabilities)
     return facts | {"macro_auc": scores.macro_auc, "balanced_accuracy": scores.balanced_accuracy}
 
 
+def _leveled(arm: Arm, real: Cohort, classes: int) -> Arm:
+    """`LEVEL` as a share: what the rarest class lacks of the largest, over the latter."""
+    if arm.fill != LEVEL:
+        return arm
+    counts = torch.bincount(real.classes, minlength=classes)
+    return replace(arm, fill=1 - int(counts.min()) / int(counts.max()))
+
+
 def _added(
     work: Path, options: argparse.Namespace, arm: Arm, real: Cohort, classes: int
-) -> tuple[tuple[Tensor, Tensor] | None, dict[str, Any]]:
+) -> tuple[Targets | None, dict[str, Any]]:
     """Synthetic images with their targets, and what became of them."""
-    if arm.share == 0:
+    if arm.share == 0 and arm.fill == 0:
         return None, {}
     if arm.self_taught:
         return (real.images, _teach(work, options.set, real, real.images, classes)), {}
     per_class = [options.per_class // len(arm.parts)] * classes
+    if arm.fill:
+        rare = _rarest(real, classes)
+        per_class = [count if index == rare else 0 for index, count in enumerate(per_class)]
     pairs = [make_images(part_of(work, options.run, p), per_class, k, arm.truncation) for k, p in enumerate(arm.parts)]
     made, labels = torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
     if arm.keep is None and arm.labels == "made":

@@ -4,7 +4,7 @@ The file defines one function and nothing else is asked of it:
 
     def build_step(**sizes) -> Callable: ...
 
-`lesion_step` calls ``build_step(size_px, channels, classes, width, latent_size)`` and then ``step(images, classes)``;
+`lesion_gan` calls ``build_step(size_px, channels, classes, width, latent_size)`` and then ``step(images, classes)``;
 `translation_step` calls ``build_step(channels, width, discriminator_width)`` and then ``step(mr, ct)``.
 """
 
