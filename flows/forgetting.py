@@ -11,6 +11,7 @@ from flows.words import workspace_option
 from pipeline.deidentify import Pseudonymizer
 from pipeline.errors import InputError
 from pipeline.forget import Forgetting, forget, plan_forgetting
+from pipeline.lease import held
 from pipeline.workspace import Workspace
 
 
@@ -39,7 +40,7 @@ def forget_subject(
             change=f"Run, for example: scanloom forget sub-4f1c09ab2e{workspace_option(folder)}",
         )
     name = subject or Pseudonymizer(workspace.identity_key()).subject(_asked_patient_id())
-    with workspace.locked():
+    with held(workspace, "forget"):
         plan = plan_forgetting(workspace, name)
         _print_plan(console, workspace, plan, models=models)
         if not yes and not typer.confirm("Delete all this for good?"):

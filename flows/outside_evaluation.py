@@ -18,6 +18,7 @@ from flows.progress import Display, display_for
 from flows.requests import Options, load_settings, remembered
 from flows.summary import print_summary
 from pipeline.errors import InputError
+from pipeline.lease import held
 from pipeline.preflight import check_input
 from pipeline.records import ProgressCallback, StageRecord
 from pipeline.settings import RunSettings, Track
@@ -201,7 +202,7 @@ class _Evaluation:
         settings = settings.model_copy(update={"tracks": (track,)})
         steps = len(inputs) + (4 if track == "lesions" else 3)
         display = display_for(console)
-        with workspace.locked():
+        with held(workspace, "evaluate"):
             claim(workspace)
             with remembered(workspace, settings):
                 try:

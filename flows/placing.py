@@ -11,6 +11,7 @@ from flows.progress import display_for
 from flows.requests import Options, load_settings
 from flows.stage_commands import run_steps
 from pipeline.errors import InputError
+from pipeline.lease import held
 from pipeline.preflight import check_input
 from pipeline.records import ProgressCallback, StageRecord
 from pipeline.workspace import Workspace
@@ -55,7 +56,7 @@ def place_into_hosts(
     records = run_steps(options, ("evaluate_lesions",), console, input_folder=input_folder)
     settings, _ = load_settings(options)
     workspace = Workspace.open(options.workspace)
-    with workspace.locked():
+    with held(workspace, "place-lesions"):
         refuse_outside(workspace)
 
         def read(folder: Path, role: Role) -> _Make:

@@ -14,6 +14,7 @@ from flows.words import counted, workspace_option
 from pipeline.errors import InputError
 from pipeline.files import read_json
 from pipeline.ingest.retries import last_input, retry
+from pipeline.lease import held
 
 
 def retry_quarantined(console: Console, options: Options, ids: Sequence[str]) -> None:
@@ -31,7 +32,7 @@ def retry_quarantined(console: Console, options: Options, ids: Sequence[str]) ->
     before = quarantine_rows(options.workspace)
     hashes = [_row_id(before, item, options.workspace) for item in ids]
     if is_outside(workspace):
-        with workspace.locked():
+        with held(workspace, "quarantine retry"):
             retry(workspace.identity, _names(workspace.identity, hashes) if hashes else None)
         console.print("Give the same `scanloom evaluate` command again: what was refused is read anew.")
         return
@@ -44,7 +45,7 @@ def retry_quarantined(console: Console, options: Options, ids: Sequence[str]) ->
             change="Put the input back, or run `scanloom ingest --input DIR` again.",
         )
     names = _names(workspace.identity, hashes) if hashes else None
-    with workspace.locked():
+    with held(workspace, "quarantine retry"):
         retry(workspace.identity, names)
     run_steps(options, ("ingest",), console, input_folder=source)
     _print_changes(console, before, quarantine_rows(options.workspace))

@@ -15,6 +15,7 @@ from flows.prefect_environment import settle
 from flows.progress import display_for
 from flows.requests import Options, load_settings, remembered
 from flows.summary import print_preflight, print_summary
+from pipeline.lease import held
 from pipeline.preflight import check_input, estimate, require, survey
 from pipeline.records import StageRecord
 from pipeline.workspace import Workspace
@@ -42,7 +43,7 @@ def run_all(
     settings, _ = load_settings(options)
     check_input(input_folder, options.workspace)
     workspace = Workspace.open(options.workspace, identity_key)
-    with workspace.locked(), remembered(workspace, settings):
+    with held(workspace, "run"), remembered(workspace, settings):
         server = _start_server(workspace, console, debug=options.debug)
         preflight = estimate(settings, survey(input_folder), workspace.root)
         print_preflight(console, preflight)

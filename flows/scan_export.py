@@ -10,6 +10,7 @@ from flows.requests import Options, load_settings
 from flows.showing import displayed, show, show_facts
 from flows.stage_commands import run_steps
 from pipeline.files import read_json
+from pipeline.lease import held
 from pipeline.ledger import Ledger
 from pipeline.records import StageRecord
 from pipeline.settings import Track
@@ -34,7 +35,7 @@ def export_scans_as(options: Options, console: Console, form: str, input_folder:
     workspace = Workspace.open(options.workspace)
     placed = _placed(workspace, records.get("prepare_lesions"))
     needed = (cast(ScanFormat, form), records["ingest"], records.get("translate_mr_to_ct"), placed)
-    with workspace.locked():
+    with held(workspace, "export scans"):
         record = displayed(console, "export scans", partial(export_scans, workspace, settings, *needed))
     show(console, "dataset", record.path(workspace.root) / DATASET_FOLDER)
     show_facts(console, record, ("format", "written", "classes"))

@@ -9,6 +9,7 @@ from flows.requests import Options, load_settings
 from flows.showing import displayed, show, show_facts
 from flows.stage_commands import run_steps
 from pipeline.errors import InputError
+from pipeline.lease import held
 from pipeline.records import StageRecord
 from pipeline.workspace import Workspace
 
@@ -28,7 +29,7 @@ def export_models(options: Options, console: Console, input_folder: Path | None)
     records = run_steps(options, _EVALUATIONS, console, input_folder=input_folder)
     settings, _ = load_settings(options)
     workspace = Workspace.open(options.workspace)
-    with workspace.locked():
+    with held(workspace, "share models"):
         for track in settings.tracks:
             names = (f"prepare_{track}", f"train_{track}", _MADE[track], _EVALUATIONS[track])
             export = export_lesion_model if track == "lesions" else export_mr_to_ct_model
@@ -49,7 +50,7 @@ def take_in(options: Options, console: Console, source: Path) -> None:
     settings, _ = load_settings(options)
     found = checked(source, settings)  # before a workspace is made
     workspace = Workspace.open(options.workspace)
-    with workspace.locked():
+    with held(workspace, "share models"):
         record = import_model(workspace, source, found)
     show(console, "imported model", record.path(workspace.root))
     show_facts(console, record, ("track", "model_sha256"))
@@ -68,7 +69,7 @@ def synthesize_with(options: Options, console: Console, digest: str) -> None:
 
     settings, _ = load_settings(options)
     workspace = Workspace.open(options.workspace)
-    with workspace.locked():
+    with held(workspace, "share models"):
         model = imported_model(workspace, digest, "lesions")
         record = displayed(
             console, "make synthetic lesions", partial(synthesize_lesions, workspace, settings, None, model)
@@ -89,7 +90,7 @@ def translate_with(options: Options, console: Console, digest: str, input_folder
     records = run_steps(options, ("prepare_mr_to_ct",), console, input_folder=input_folder)
     settings, _ = load_settings(options)
     workspace = Workspace.open(options.workspace)
-    with workspace.locked():
+    with held(workspace, "share models"):
         model = imported_model(workspace, digest, "mr_to_ct")
         _require_equal_inputs(model, records["prepare_mr_to_ct"])
         needed = (records["ingest"], records["prepare_mr_to_ct"], model)

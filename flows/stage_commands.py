@@ -14,6 +14,7 @@ from flows.showing import short
 from flows.summary import print_summary
 from flows.words import sentence_case
 from pipeline.files import read_json
+from pipeline.lease import held
 from pipeline.preflight import check_input
 from pipeline.records import StageRecord
 from pipeline.workspace import Workspace
@@ -47,7 +48,7 @@ def run_steps(
     console.print(f"settings: {origin}; workspace: {workspace.root}", style="dim", markup=False, highlight=False)
     names = targets if isinstance(targets, tuple) else tuple(targets[track] for track in settings.tracks)
     display = display_for(console)
-    with workspace.locked(), remembered(workspace, settings):
+    with held(workspace, ", ".join(names)), remembered(workspace, settings):
         run = LiveRun(Call(workspace, settings, input_folder, fresh=fresh), display)
         order = run.chain.path_to(names)
         try:

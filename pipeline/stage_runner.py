@@ -23,6 +23,7 @@ from pipeline.files import (
     sha256_json,
     write_json,
 )
+from pipeline.lease import require_lease
 from pipeline.ledger import Ledger
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.source_hash import source_hash
@@ -116,12 +117,13 @@ def run_stage(
     final = workspace.stage_folder(stage.name, key)
     found = verified_record(final)
     if found is not None:
-        ledger.hit(stage.name, key, found.content_sha256)
+        ledger.hit(stage.name, key, found.content_sha256, found.folder)
         return found.model_copy(update={"cached": True})
     partial = final.with_name(final.name + PARTIAL_SUFFIX)
     if fresh or not stage.resumable:
         shutil.rmtree(partial, ignore_errors=True)
-    row, wall, cpu = ledger.start(stage.name, key, inputs), time.monotonic(), time.process_time()
+    row = ledger.start(stage.name, key, inputs, final.relative_to(workspace.root).as_posix())
+    wall, cpu = time.monotonic(), time.process_time()
     try:
         partial.mkdir(parents=True, exist_ok=True)
         context = StageContext(
@@ -132,6 +134,7 @@ def run_stage(
             progress,
         )
         facts = stage.body(context)
+        require_lease(ledger)
         record = _seal(workspace, stage, key, partial, final, settings, inputs, facts, time.monotonic() - wall)
     except BaseException as error:
         ledger.fail(row, failure_message(error), time.monotonic() - wall)
