@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.errors import WorkspaceError
 from pipeline.ledger import DIED, Ledger
@@ -75,7 +76,12 @@ def leases(ledger: Ledger, *, open_only: bool = False) -> list[Lease]:
             f"SELECT {_COLUMNS} FROM leases WHERE NOT ? OR ended_at IS NULL ORDER BY id",  # noqa: S608
             (open_only,),
         ).fetchall()
-    return [Lease(*row[:8], owner=ProcessIdentity(*row[8:])) for row in rows]
+    return [_lease(*row) for row in rows]
+
+
+def _lease(*values: Any) -> Lease:
+    """A lease from the columns of `_COLUMNS`."""
+    return Lease(*(*values[:8], ProcessIdentity(*values[8:])))
 
 
 @contextmanager

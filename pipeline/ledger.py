@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.process_identity import ProcessIdentity, own_identity
 
@@ -163,7 +164,7 @@ class Ledger:
                 f"SELECT {_ROW} FROM stage_runs WHERE {condition} ORDER BY id",  # noqa: S608
                 (value,),
             ).fetchall()
-        return [LedgerRow(*row[:9], json.loads(row[9]), *row[10:12], ProcessIdentity(*row[12:])) for row in found]
+        return [_row(*row) for row in found]
 
     def _insert(
         self,
@@ -190,3 +191,9 @@ class Ledger:
                 ),
             )
             return int(cursor.lastrowid or 0)
+
+
+def _row(*values: Any) -> LedgerRow:
+    """A row from the columns of `_ROW`."""
+    plain, inputs, where, owner = values[:9], json.loads(values[9]), values[10:12], ProcessIdentity(*values[12:])
+    return LedgerRow(*(*plain, inputs, *where, owner))
