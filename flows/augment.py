@@ -1,77 +1,69 @@
-"""The Prefect flow `augment`: scans in; augmented dataset, pseudo-CT and report out. One task a step.
+"""The Prefect flow `augment`: scans in; augmented dataset, pseudo-CT and report out. The parent of all others."""
 
-Prefect gives a run its name, states, retries and artifacts. What was made, and whether it must be made again, is known
-by the workspace's own ledger and content-hash keys, so tasks persist no result and use no cache of Prefect's: its keys
-would see the few lines here, not the code behind them. A second run finds every step done within each task.
+from dataclasses import replace
+from typing import Annotated, Any
 
-Nothing that could identify a patient is handed to Prefect: parameters are a random token, the run's name and step
-names; exceptions are reduced to their type (`StepFailed`), their full text goes to the terminal and the ledger.
-"""
+from prefect import Flow, flow
+from prefect.client.schemas.objects import State
+from pydantic import Field
 
-from contextlib import nullcontext
-from typing import Any
-
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import Task
-
-from flows.artifacts import TrainingArtifact, write_run_artifacts
-from flows.chain import STEPS
-from flows.failures import StepFailed
-from flows.live_run import live_run
-from pipeline.records import StageRecord
-
-RETRIES = 2
-RETRY_DELAYS_S = [5.0, 30.0]
-
-
-def _may_pass(failed: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """Prefect's retry condition."""
-    return isinstance(state.data, StepFailed) and state.data.transient
-
-
-@task(
-    name="step",
-    task_run_name="{step}",
-    tags={"scanloom"},
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=_may_pass,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    log_prints=False,
+from flows.artifacts import write_run_artifacts
+from flows.site_run import Served
+from flows.stage_flows import (
+    AS_SITE,
+    Device,
+    Hours,
+    SiteName,
+    evaluate,
+    ingest,
+    on,
+    request,
+    run_name,
+    served,
+    synthesize,
+    train_lesions,
+    train_mr_to_ct,
+    translate,
 )
-def take_step(step: str, token: str) -> StageRecord:
-    """Run one step of the live run, or find its output.
+from pipeline.settings import Track
 
-    Raises:
-        StepFailed: the step failed; the live run keeps the full exception.
-    """
-    run = live_run(token)
-    artifact = TrainingArtifact(step) if STEPS[step].training else None
-    with run.watched(artifact.advance) if artifact else nullcontext():
-        try:
-            record = run.take(step, run.chain.order())
-        except Exception as error:
-            raise StepFailed(step, error) from None
-    if artifact:
-        artifact.finish()
-    return record
+_OF_TRACK: dict[Track, tuple[Flow[..., Any], ...]] = {
+    "lesions": (train_lesions, synthesize),
+    "mr_to_ct": (train_mr_to_ct, translate),
+}
+"""The flows of each track, in order; ingest comes before them, evaluate after them."""
 
 
-@flow(name="augment", flow_run_name="{run_name}", log_prints=False, persist_result=False, validate_parameters=True)
-def augment(run_name: str, token: str) -> dict[str, StageRecord]:
-    """Take every step of the live run in order, one at a time: they share one device.
+@flow(name="augment", flow_run_name=run_name, persist_result=False, log_prints=False)
+def augment(
+    site: SiteName,
+    tracks: Annotated[list[Track], Field(min_length=1, title="Tracks")] | None = None,
+    device: Device = AS_SITE,
+    fresh: bool = False,
+    timeout_hours: Hours = 24.0,
+) -> State[None] | None:
+    """Take every step from scans to report. What is done already is found, not made again.
+
+    The flows share one device, so that they run one after the other.
 
     Args:
-        run_name: name from the settings.
-        token: names the live run in this process.
-
-    Returns:
-        Records by step.
+        site: Name of a site of the machine that runs the flow; `scanloom site list` shows them. Never a path.
+        tracks: Lesions, MR to CT or both; empty for what the site's settings say.
+        device: Where to compute.
+        fresh: Start trainings over instead of going on from their last checkpoints.
+        timeout_hours: The run is stopped after so many hours; the next one goes on where it was.
     """
-    run = live_run(token)
-    records = {step: take_step(step, token) for step in run.chain.order()}
-    write_run_artifacts(run.chain.call.workspace, records)
-    return records
+    asked = request("augment", site, timeout_hours, device, fresh=fresh, needs_input=True)
+    if tracks is not None:
+        asked = replace(asked, overrides=(f"tracks=[{','.join(tracks)}]",))
+    with on(asked) as found:
+        if isinstance(found, Served):
+            return served(found)
+        ingest(found.token)
+        for track in found.run.chain.call.settings.tracks:
+            for stage in _OF_TRACK[track]:
+                stage(found.token)
+        evaluate(found.token)
+        if not found.own:  # a command's run has no site whose flow writes them
+            write_run_artifacts(found.run.chain.call.workspace, found.run.chain.records)
+    return None

@@ -168,6 +168,11 @@ STEPS: dict[str, Step] = {
     "synthesize_lesions": Step(
         ("prepare_lesions", "train_lesions"), _synthesize_lesions, "lesions", "make synthetic lesions"
     ),
+    "prepare_mr_to_ct": Step(("ingest",), _prepare_mr_to_ct, "mr_to_ct", "bring MR and CT to one grid"),
+    "train_mr_to_ct": Step(("prepare_mr_to_ct",), _train_mr_to_ct, "mr_to_ct", "train the CycleGAN", training=True),
+    "translate_mr_to_ct": Step(
+        ("ingest", "prepare_mr_to_ct", "train_mr_to_ct"), _translate_mr_to_ct, "mr_to_ct", "make pseudo-CT"
+    ),
     "evaluate_lesions": Step(
         ("ingest", "prepare_lesions", "train_lesions", "synthesize_lesions"),
         _evaluate_lesions,
@@ -179,11 +184,6 @@ STEPS: dict[str, Step] = {
         _export_lesions,
         "lesions",
         "write the augmented dataset",
-    ),
-    "prepare_mr_to_ct": Step(("ingest",), _prepare_mr_to_ct, "mr_to_ct", "bring MR and CT to one grid"),
-    "train_mr_to_ct": Step(("prepare_mr_to_ct",), _train_mr_to_ct, "mr_to_ct", "train the CycleGAN", training=True),
-    "translate_mr_to_ct": Step(
-        ("ingest", "prepare_mr_to_ct", "train_mr_to_ct"), _translate_mr_to_ct, "mr_to_ct", "make pseudo-CT"
     ),
     "evaluate_mr_to_ct": Step(
         ("prepare_mr_to_ct", "translate_mr_to_ct"), _evaluate_mr_to_ct, "mr_to_ct", "judge the pseudo-CT"

@@ -12,7 +12,15 @@ from typing import NoReturn
 
 import typer
 
-from pipeline.errors import ScanloomError
+from pipeline.errors import (
+    InputError,
+    ResourceError,
+    ScanloomError,
+    SettingsError,
+    TrainingError,
+    WorkspaceBusyError,
+    WorkspaceError,
+)
 
 EXIT_UNEXPECTED = 70
 """EX_SOFTWARE of sysexits.h: a fault of ours."""
@@ -45,15 +53,46 @@ class OrchestrationError(ScanloomError):
 
 
 class StepFailed(Exception):  # noqa: N818 - a state's name in Prefect, not an error that anyone catches
-    """What Prefect is told of a failure: the step and the error's type, never its text.
+    """What Prefect is told of a failure: the step, the error's kind and type, never its text.
 
     Attributes:
-        transient: whether trying again may help.
+        kind: see `kind_of`; errors of the kind ``passing`` are worth another attempt.
     """
 
     def __init__(self, step: str, error: BaseException) -> None:
-        self.transient = is_transient(error)
-        super().__init__(f"{step}: {type(error).__name__}; the full message is in the terminal and in the run ledger")
+        self.kind = kind_of(error)
+        super().__init__(
+            f"{step}: {self.kind} ({type(error).__name__}); the full message is in the terminal and in the run ledger"
+        )
+
+
+class FlowRefused(Exception):  # noqa: N818 - a state's name in Prefect, not an error that anyone catches
+    """What Prefect is told of a run that could not begin: the kind and type of the error."""
+
+    def __init__(self, flow: str, error: BaseException) -> None:
+        kind = kind_of(error)
+        say = {"busy": "another run holds the workspace; `scanloom status` says which"}
+        super().__init__(
+            f"{flow}: {kind} ({type(error).__name__}); {say.get(kind, 'the full message is in the terminal')}"
+        )
+
+
+_KINDS: tuple[tuple[type[BaseException], str], ...] = (
+    (WorkspaceBusyError, "busy"),
+    (SettingsError, "settings"),
+    (InputError, "input"),
+    (WorkspaceError, "workspace"),
+    (ResourceError, "resources"),
+    (TrainingError, "training"),
+    (MemoryError, "resources"),
+)
+
+
+def kind_of(error: BaseException) -> str:
+    """The kind of an error: passing, busy, settings, input, workspace, resources, training, or fault (of ours)."""
+    if is_transient(error):
+        return "passing"
+    return next((kind for known, kind in _KINDS if isinstance(error, known)), "fault")
 
 
 def is_transient(error: BaseException) -> bool:

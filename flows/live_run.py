@@ -6,7 +6,7 @@ out of it: tasks are given a random token and find the chain here. The token mea
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from flows.chain import STEPS, Call, Chain
@@ -20,23 +20,31 @@ class LiveRun:
     Args:
         call: what every step is called with; its progress goes to the display and to `watched` callbacks.
         display: what a person sees.
+        site: name of the site; None for a run that a command started.
 
     Attributes:
         chain: the steps and what they made.
         failure: the exception that ended the last step, in full; Prefect is told its type only.
         began: whether any step was begun.
+        deadline: monotonic seconds at which the run is to be stopped; None for never.
     """
 
-    def __init__(self, call: Call, display: Display) -> None:
+    def __init__(self, call: Call, display: Display, site: str | None = None) -> None:
         self._display = display
         self._watchers: list[ProgressCallback] = [display.advance]
         self.chain = Chain(Call(call.workspace, call.settings, call.input_folder, self._advance, call.fresh))
         self.failure: BaseException | None = None
         self.began = False
+        self.site = site
+        self.deadline: float | None = None
         self._attempts: dict[str, int] = {}
 
-    def take(self, name: str, order: list[str]) -> StageRecord:
-        """Take one step of ``order`` and show it; the exception of a failed step is kept in `failure`."""
+    def take(self, name: str, order: Sequence[str] | None = None) -> StageRecord:
+        """Take one step of ``order``, by default of the whole run's, and show it.
+
+        The exception of a failed step is kept in `failure`.
+        """
+        order = self.chain.order() if order is None else order
         self.began, self.failure = True, None
         self._attempts[name] = self._attempts.get(name, 0) + 1
         again = "" if self._attempts[name] == 1 else "once more after a passing error: "
@@ -83,6 +91,11 @@ def enrolled(run: LiveRun) -> Iterator[str]:
         del _LIVE[token]
 
 
+def known_run(token: str) -> LiveRun | None:
+    """The run of a token, None where no such run is at work in this process."""
+    return _LIVE.get(token)
+
+
 def live_run(token: str) -> LiveRun:
     """The run of a token.
 
@@ -90,5 +103,5 @@ def live_run(token: str) -> LiveRun:
         LookupError: no such run is at work in this process.
     """
     if token not in _LIVE:
-        raise LookupError("a run can only go on in the process that began it; start it again with `scanloom run`")
+        raise LookupError("a run can only go on in the process that began it; start it again")
     return _LIVE[token]

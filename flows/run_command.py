@@ -51,7 +51,7 @@ def run_all(
         display = display_for(console)
         run = LiveRun(Call(workspace, settings, input_folder, fresh=fresh), display)
         try:
-            _through_prefect(run, settings.name, console, server)
+            _through_prefect(run, console, server)
         finally:
             display.close()
         print_summary(console, workspace, run.chain.records, time.monotonic() - began)
@@ -67,7 +67,7 @@ def _start_server(workspace: Workspace, console: Console, *, debug: bool) -> Emb
     return None
 
 
-def _through_prefect(run: LiveRun, name: str, console: Console, server: EmbeddedServer | None) -> None:
+def _through_prefect(run: LiveRun, console: Console, server: EmbeddedServer | None) -> None:
     """Run the flow; a step's own exception comes out as it was raised, whatever Prefect made of it."""
     if server is not None:
         os.environ["PREFECT_API_URL"] = server.wait()
@@ -77,7 +77,7 @@ def _through_prefect(run: LiveRun, name: str, console: Console, server: Embedded
 
     with enrolled(run) as token:
         try:
-            augment(name, token)
+            augment(token)
         except TerminationSignal:
             raise Terminated from None
         except Exception as error:

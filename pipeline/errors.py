@@ -43,6 +43,10 @@ class WorkspaceError(ScanloomError):
     exit_code = 4
 
 
+class WorkspaceBusyError(WorkspaceError):
+    """Another run holds the workspace."""
+
+
 class ResourceError(ScanloomError):
     """The machine lacks the disk or memory that a run needs."""
 

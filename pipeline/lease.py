@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import WorkspaceError
+from pipeline.errors import WorkspaceBusyError, WorkspaceError
 from pipeline.ledger import DIED, Ledger
 from pipeline.process_identity import ProcessIdentity, own_identity
 from pipeline.workspace import Workspace
@@ -95,7 +95,7 @@ def held(workspace: Workspace, purpose: str, *, flow_run: str | None = None, slo
         slot: what made the run start.
 
     Raises:
-        WorkspaceError: another run holds it.
+        WorkspaceBusyError: another run holds it.
     """
     with workspace.locked():
         ledger = Ledger(workspace.ledger_path)
@@ -152,7 +152,7 @@ def _refuse_others(ledger: Ledger) -> None:
     others = leases(ledger, open_only=True)
     if others:
         other = others[-1]
-        raise WorkspaceError(
+        raise WorkspaceBusyError(
             "One run at a time may write to a workspace.",
             found=f"in use by process {other.owner.process} of another machine or container ({other.purpose}),"
             f" last heard of {max(0.0, time.time() - other.heartbeat_at):.0f} s ago",

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import WorkspaceError
+from pipeline.errors import WorkspaceBusyError, WorkspaceError
 from pipeline.files import read_json, write_bytes, write_json
 
 FORMAT_VERSION = 1
@@ -93,7 +93,7 @@ class Workspace:
         """Hold the workspace for writing; the lock vanishes with the process, however it ends.
 
         Raises:
-            WorkspaceError: another run holds it.
+            WorkspaceBusyError: another run holds it.
         """
         path = self.root / "lock"
         with path.open("a+", encoding="utf-8") as stream:
@@ -101,7 +101,7 @@ class Workspace:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 stream.seek(0)
-                raise WorkspaceError(
+                raise WorkspaceBusyError(
                     "One run at a time may write to a workspace.",
                     found=f"in use by {stream.read().strip() or 'another process'}",
                     allowed="a workspace that no other run holds",
