@@ -47,6 +47,11 @@ class LesionGeneratorSettings(BaseModel):
     upsampling: Upsampling = "transposed"
 
     @property
+    def conditions(self) -> int:
+        """Classes that the networks are told; one class alone says nothing, and makes them unconditional: 0."""
+        return len(self.classes) if len(self.classes) > 1 else 0
+
+    @property
     def attribute_levels(self) -> tuple[int, ...]:
         """Number of levels of each attribute, 0 for a number."""
         return tuple(len(attribute.levels) for attribute in self.attributes)
@@ -76,7 +81,7 @@ def build_lesion_generator(settings: LesionGeneratorSettings, rng: torch.Generat
             settings.size_px,
             rng,
             image_channels=settings.channels,
-            num_classes=len(settings.classes),
+            num_classes=settings.conditions,
             latent_size=settings.latent_size,
             width=settings.width,
             upsampling=settings.upsampling,
@@ -93,7 +98,7 @@ def build_lesion_generator(settings: LesionGeneratorSettings, rng: torch.Generat
         settings.size_px,
         rng,
         image_channels=settings.channels,
-        num_classes=len(settings.classes),
+        num_classes=settings.conditions,
         latent_size=settings.latent_size,
         width=settings.width,
     )
@@ -163,7 +168,7 @@ def load_backbone(folder: Path) -> Backbone:
     settings = lesion_generator_settings(folder)
     path = folder / f"{DISCRIMINATOR}.safetensors"
     rng = torch.Generator()
-    shape = {"image_channels": settings.channels, "num_classes": len(settings.classes), "width": settings.width}
+    shape = {"image_channels": settings.channels, "num_classes": settings.conditions, "width": settings.width}
     if settings.family == "dcgan_classic":
         return Backbone(ClassicDiscriminator(settings.size_px, rng, **shape))
     spectral = any("parametrizations" in name for name in tensor_shapes(path))

@@ -56,6 +56,8 @@ def evaluate_cohort(
     gate = check_release(whole, seed)
     write_gate(folder, gate, whole, prepared.rows("train"))
     study = replace(whole, synthetic=whole.synthetic.part(~gate.flags))
+    if len(study.class_names) == 1:
+        return _of_one_class(study, gate, audit, settings, seed, progress)
     utility = run_arms(study, settings, seed, progress, model=model, device=device)
     extractors: list[Extractor] = [TextureExtractor(), ClassifierExtractor(utility.real_models[0])]
     extractors += [load_extractor(own) for own in settings.extractors]
@@ -80,13 +82,38 @@ def evaluate_cohort(
             _gain_over(utility, "real_classical", study, settings, seed),
         )
     tables += [fidelity_table(fidelity, extractors, settings), distance_table(fidelity), privacy_table(privacy)]
-    warnings = (*_warnings(study, utility, gate), *ranking_disagreements(fidelity), *privacy_warnings(privacy))
+    warnings = (*_warnings(study, utility.left_out, gate), *ranking_disagreements(fidelity), *privacy_warnings(privacy))
     return Results(
         track="lesions",
         headlines=_headlines(agreement, differences, gate, study),
         verdicts=(verdict, _gate_verdict(gate), leakage_verdict(audit)),
         tables=tuple(tables),
         warnings=warnings if not audit.leaks else (leakage_verdict(audit).sentence, *warnings),
+    )
+
+
+def _of_one_class(
+    study: Study,
+    gate: Gate,
+    audit: LeakageAudit,
+    settings: EvaluateLesionsSettings,
+    seed: int,
+    progress: ProgressCallback,
+) -> Results:
+    """What can be said without any class to tell apart: fidelity, privacy, copies and leakage."""
+    extractors: list[Extractor] = [TextureExtractor(), *(load_extractor(own) for own in settings.extractors)]
+    privacy = privacy_rows(study, extractors[0], settings, seed)
+    fidelity = fidelity_rows(study, extractors, settings, seed, progress)
+    tables = (fidelity_table(fidelity, extractors, settings), distance_table(fidelity), privacy_table(privacy))
+    alone = "There is one class: no classifier can be trained, and use for one is not judged."
+    leak = (leakage_verdict(audit).sentence,) if audit.leaks else ()
+    warnings = (*leak, alone, *_warnings(study, {}, gate), *ranking_disagreements(fidelity), *privacy_warnings(privacy))
+    return Results(
+        track="lesions",
+        headlines=(_copies(gate),),
+        verdicts=(_gate_verdict(gate), leakage_verdict(audit)),
+        tables=(leakage_table(audit), *tables),
+        warnings=warnings,
     )
 
 
@@ -134,13 +161,17 @@ def _headlines(
             reference=0.0,
             reference_text=f"no effect; interval {_span(gain)}" if gain and gain.low is not None else "no effect",
         ),
-        Headline(
-            key="memorized",
-            text="Synthetic images that copy a training image",
-            value=float(gate.flags.sum()),
-            reference=float(gate.search.allowed_flags) if gate.search else None,
-            reference_text="explained by chance",
-        ),
+        _copies(gate),
+    )
+
+
+def _copies(gate: Gate) -> Headline:
+    return Headline(
+        key="memorized",
+        text="Synthetic images that copy a training image",
+        value=float(gate.flags.sum()),
+        reference=float(gate.search.allowed_flags) if gate.search else None,
+        reference_text="explained by chance",
     )
 
 
@@ -157,7 +188,7 @@ def _gate_verdict(gate: Gate) -> Verdict:
     return Verdict(key="release_gate", outcome=outcome, sentence=f"The cohort {word}: {gate.reason}.", rule=rule)
 
 
-def _warnings(study: Study, utility: Utility, gate: Gate) -> tuple[str, ...]:
+def _warnings(study: Study, left_out: Mapping[str, str], gate: Gate) -> tuple[str, ...]:
     found = []
     small = [name for index, name in enumerate(study.class_names) if int((study.test.classes == index).sum()) < 30]
     if small:
@@ -167,7 +198,7 @@ def _warnings(study: Study, utility: Utility, gate: Gate) -> tuple[str, ...]:
         found.append(f"Only {subjects} test subjects: intervals over subjects are wide and optimistic.")
     if gate.search is not None and gate.search.held_out < 300:
         found.append(f"The memorization threshold rests on {gate.search.held_out} held-out images; 300 are advised.")
-    found += [f"The arm “{ARMS[arm]}” was left out: {reason}." for arm, reason in utility.left_out.items()]
+    found += [f"The arm “{ARMS[arm]}” was left out: {reason}." for arm, reason in left_out.items()]
     return tuple(found)
 
 

@@ -31,7 +31,7 @@ def prepare_lesion_set(
     """Write the lesion image set into ``folder``; returns its facts.
 
     Raises:
-        InputError: no lesion with an image, fewer than two classes, a class too small or absent from train or test.
+        InputError: no lesion with an image, a class too small or absent from train or test.
     """
     rows: list[dict[str, Any]] = []
     images: list[npt.NDArray[np.int16]] = []
@@ -116,13 +116,6 @@ def _check_lesions(table: pl.DataFrame, catalog: Catalog, settings: PrepareSetti
             change="Add lesions.csv (mask_path,image_path,mask_value,lesion_class), or set tracks: [mr_to_ct].",
         )
     counts = Counter(table["lesion_class"])
-    if len(counts) < 2:
-        raise InputError(
-            "A conditional generator and its classifier need at least two lesion classes.",
-            found=f"one class: {next(iter(counts))} ({counts.total()} images)",
-            allowed="two or more classes",
-            change="Add images of another class, e.g. healthy tissue.",
-        )
     for split, least in (("train", settings.lesions.min_images_per_class), ("test", 1)):
         held = Counter(table.filter(pl.col("split") == split)["lesion_class"])
         small = {name: held[name] for name in sorted(counts) if held[name] < least}

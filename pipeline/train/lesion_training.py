@@ -145,7 +145,7 @@ class LesionTraining:
 def _discriminator(
     model: LesionGeneratorSettings, settings: TrainLesionsSettings, rng: torch.Generator
 ) -> Discriminator:
-    sizes = {"image_channels": model.channels, "num_classes": len(model.classes), "width": settings.width}
+    sizes = {"image_channels": model.channels, "num_classes": model.conditions, "width": settings.width}
     if settings.family == "dcgan_classic":
         return ClassicDiscriminator(model.size_px, rng, **sizes)
     levels = model.attribute_levels

@@ -6,6 +6,8 @@ classes. The table ``labels.csv``, ``.tsv`` or ``.parquet`` has the columns ``im
 image is one lesion example. Without subjects, clusters of near-copies stand in for them.
 """
 
+import itertools
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,6 +59,9 @@ def read(reading: Reading) -> Iterator[Found]:
     images = {file.name: file for file in reading.tree.files if file.suffix in IMAGE_SUFFIXES}
     table = find_table(reading.tree, FORM)
     labels = None if table is None else read_image_labels(table, reading.limits)
+    if labels is None:
+        _check_folders(reading.tree)
+    arrived: set[str] = set()
     found = _by_folder(reading, images) if labels is None else _by_table(labels, images)
     yield Ignored(len(reading.tree.files) - len(images) + found.left_out)
     yield from found.refusals
@@ -67,12 +72,14 @@ def read(reading: Reading) -> Iterator[Found]:
             yield Refusal((name,), outcome.refusal or _lost())
         else:
             label = found.labeled[name]
+            arrived.add(label.lesion_class)
             yield FoundImage(
                 outcome.result, "class_folders", f"image\0{name}", (name,), subject_word=label.subject,
                 subject_source=NEAR_DUPLICATES if label.subject is None else "table",
                 lesion_class=label.lesion_class, published_split=label.split,
             )  # fmt: skip
         reading.progress("images read", count, len(files))
+    _check_arrived(found, arrived)
 
 
 def _by_folder(reading: Reading, images: dict[str, SourceFile]) -> _Sorted:
@@ -128,6 +135,34 @@ def _check_class_names(names: set[str]) -> None:
             found=f"{odd} of {len(names)} folder names with other characters or more than 64 of them",
             allowed="letters, digits, space and _ , . ( ) + & - after a first letter or digit",
             change="Rename these folders.",
+        )
+
+
+def _check_folders(tree: SourceTree) -> None:
+    """Refuse class folders that hold nothing: a class that silently goes missing is found out late."""
+    used = {folder for file in tree.files for folder in itertools.accumulate(file.parts[:-1], "{}/{}".format)}
+    with os.scandir(tree.root) as entries:
+        first = [entry for entry in entries if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")]
+    empty = sum(entry.name not in used for entry in first)
+    if empty:
+        raise InputError(
+            "Every class folder holds images.",
+            found=f"{empty} of {len(first)} folders of the input without any file",
+            allowed="folders with images",
+            change="Put images of the class there, or take the folder out.",
+        )
+
+
+def _check_arrived(found: _Sorted, arrived: set[str]) -> None:
+    """Refuse a class of which no image could be read."""
+    wanted = Counter(label.lesion_class for label in found.labeled.values())
+    lost = sorted(wanted.keys() - arrived)
+    if arrived and lost:
+        raise InputError(
+            "Every class needs an image that can be read.",
+            found="; ".join(f"{name}: none of {wanted[name]} images" for name in lost),
+            allowed="one image at least, and some hundred to learn from",
+            change="Copy the images again from their source, or leave the class out with ingest.lesion_classes.",
         )
 
 

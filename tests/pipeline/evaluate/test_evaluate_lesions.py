@@ -10,6 +10,7 @@ from pipeline.evaluate.leakage import audit_leakage, leakage_verdict
 from pipeline.evaluate.lesions import evaluate_cohort
 from pipeline.evaluate.stage import evaluate_lesions
 from pipeline.evaluate.utility import ARMS
+from pipeline.prepared_set import read_image_set, write_image_set
 from pipeline.records import silent
 from pipeline.results import read_results, write_results
 from pipeline.settings import EvaluateLesionsSettings, RunSettings
@@ -322,3 +323,23 @@ def test_the_learning_curve_has_a_point_for_every_share_and_ratio(draws, tmp_pat
     rows = outcome(prepared, cohort, tmp_path / "out", settings).tables["learning_curve"]
     assert [(row["real"], row["synthetic"]) for row in rows] == [(20, 0), (20, 20), (40, 0), (40, 40)]
     assert all(row["macro_auc_low"] <= row["macro_auc"] <= row["macro_auc_high"] for row in rows)
+
+
+def test_of_one_class_images_are_judged_and_use_for_a_classifier_is_not(draws, test_images, tmp_path):
+    both = draws.prepared(tmp_path / "both", [draws.images(name, 30, seed=2) for name in draws.names], test_images)
+    table = both.table.filter(pl.col("lesion_class") == "flat")
+    pixels = np.asarray(both.images[table["image"].to_list()])
+    table = table.with_columns(image=pl.int_range(pl.len()))
+    write_image_set(tmp_path / "one", pixels, table, {"classes": ["flat"]})
+    images = draws.images("flat", 30, seed=3)
+    images[4] = draws.images("flat", 30, seed=2)[9]
+    cohort = draws.synthetic(tmp_path / "cohort", images, ["flat"] * 30)
+    (tmp_path / "out").mkdir()
+    found = outcome(read_image_set(tmp_path / "one"), cohort, tmp_path / "out", TINY)
+    assert found.headlines.keys() == {"memorized"}
+    assert found.verdicts.keys() == {"release_gate", "leakage"}
+    assert "There is one class" in " ".join(found.results.warnings)
+    rows = {row["comparison"]: row["kid"] for row in found.tables["fidelity"] if row["lesion_class"] == "all classes"}
+    assert rows["synthetic"] < rows["ceiling"]
+    assert found.flagged["image"].to_list() == [4]
+    assert found.headlines["memorized"].value == 1

@@ -131,15 +131,15 @@ def test_only_scans_of_the_wanted_modality_are_cut(maker, tmp_path):
     assert sum(facts["counts"]["train"].values()) == 8
 
 
-def test_crops_of_one_class_are_refused(maker, tmp_path):
+def test_one_class_alone_is_a_set(maker, tmp_path):
     voxels, mask = head()
     splits = {}
     for number, split in enumerate(("train", "test")):
         maker.lesion(maker.volume(f"s{number}", "MR", voxels, affine_of()), "ring", mask, affine_of())
         splits[f"s{number}"] = split
-    with pytest.raises(InputError, match="at least two lesion classes") as caught:
-        prepared(maker, splits, tmp_path)
-    assert caught.value.found == "one class: ring (4 images)"
+    facts, found = prepared(maker, splits, tmp_path)
+    assert facts["classes"] == ["ring"]
+    assert found.class_indices().tolist() == [0] * 4
 
 
 def test_a_class_with_too_few_training_images_is_refused_by_name(maker, tmp_path):

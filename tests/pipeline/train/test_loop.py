@@ -1,3 +1,4 @@
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -7,13 +8,13 @@ from models.blocks import ResizeConv
 from models.losses import NonFiniteLossError
 from pipeline.checkpoints import generations
 from pipeline.errors import TrainingError
-from pipeline.prepared_set import ImageSet
+from pipeline.prepared_set import ImageSet, read_image_set, write_image_set
 from pipeline.records import silent
 from pipeline.settings import TrainLesionsSettings, TrainMRToCTSettings
 from pipeline.train.lesion_training import LesionTraining
 from pipeline.train.loop import train
 from pipeline.train.mr_to_ct_training import MRToCTTraining
-from pipeline.trained_models import load_lesion_generator
+from pipeline.trained_models import load_backbone, load_lesion_generator
 
 CPU = torch.device("cpu")
 LESIONS = TrainLesionsSettings(
@@ -156,6 +157,20 @@ def test_classes_are_drawn_evenly_however_rare(images, tmp_path):
     assert (classes == 1).float().mean().item() == pytest.approx(0.5, abs=0.07)  # 2 of 8 images; four standard errors
     bright = torch.cat([batch for batch, _ in drawn]).mean(dim=(1, 2, 3)) > 0
     assert torch.equal(bright, classes == 0)
+
+
+def test_one_class_alone_trains_networks_without_a_condition(images, tmp_path):
+    keep = images.table["lesion_class"] == "bright"
+    facts = images.facts | {"classes": ["bright"], "counts": {"train": {"bright": 6}}}
+    table = images.table.filter(keep).with_columns(image=pl.int_range(pl.len()))
+    write_image_set(tmp_path / "one", np.asarray(images.images[keep.to_numpy()]), table, facts)
+    settings = LESIONS.model_copy(update={"images": 16})
+    trainee = LesionTraining(read_image_set(tmp_path / "one"), settings, 5, CPU)
+    train(trainee, settings, tmp_path / "run", "w", silent)
+    assert trainee.step.discriminator.projection is None
+    generator, kept = load_lesion_generator(tmp_path / "run" / "model", CPU)
+    assert (kept.classes, generator.num_classes) == (("bright",), 0)
+    assert load_backbone(tmp_path / "run" / "model").feature_count == 16
 
 
 def test_adaptive_augmentation_resize_and_decay_train_resume_and_are_what_is_saved(images, tmp_path):

@@ -190,3 +190,21 @@ def test_folders_are_renamed_and_left_out_by_the_mapping(inputs, run_ingest):
     facts = result.record.facts
     assert facts["lesion_classes"] == {"healthy": 1, "tumor": 2}
     assert (facts["ignored"], result.reasons()) == (1, [])
+
+
+def test_a_class_of_which_no_image_can_be_read_is_refused_by_name(inputs, run_ingest):
+    inputs.image("a/good.png")
+    inputs.text("b/one.png", "no image")
+    inputs.text("b/two.png", "no image")
+    with pytest.raises(InputError, match="Every class needs an image that can be read") as caught:
+        run_ingest()
+    assert caught.value.found == "b: none of 2 images"
+
+
+def test_a_class_folder_without_files_is_refused_without_its_name(inputs, run_ingest):
+    inputs.image("a/good.png")
+    (inputs.root / "Doe John").mkdir()
+    with pytest.raises(InputError, match="Every class folder holds images") as caught:
+        run_ingest()
+    assert caught.value.found == "1 of 2 folders of the input without any file"
+    assert "Doe" not in str(caught.value)
