@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import ingest, lesion_gan, metric_speed, prepared_loading, start_up, translation_step
+from benchmarks import ingest, lesion_gan, metrics, prepared_loading, start_up, translation_step
 from benchmarks.comparison import Comparison
 
 Peers = dict[str, Path]
@@ -18,7 +18,7 @@ BENCHMARKS: dict[str, Callable[[Peers], list[Comparison]]] = {
     "start_up": lambda peers: start_up.run(),
     "ingest": lambda peers: ingest.run(),
     "prepared_loading": lambda peers: prepared_loading.run(),
-    "metric_speed": lambda peers: metric_speed.run(),
+    "metrics": lambda peers: metrics.run(),
     "lesion_gan": lambda peers: lesion_gan.run(peers.get("lesion_gan")),
     "translation_step": lambda peers: translation_step.run(peers.get("translation_step")),
 }

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.linalg import eigvalsh
 from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dpotrf, dsygst
 
@@ -103,8 +104,8 @@ def trace_of_root(first: Matrix, second: Matrix) -> float:
     if lower is None:
         return _sum_of_singular_values(_root_factor(first) @ _root_factor(second).T)
     congruent, _ = dsygst(second, lower, itype=2, lower=1)  # half the arithmetic of two products
-    eigenvalues = torch.linalg.eigvalsh(torch.from_numpy(congruent.T), UPLO="U")
-    return float(eigenvalues.clamp(min=0).sqrt().sum())
+    eigenvalues = eigvalsh(congruent, driver="evr", check_finite=False, overwrite_a=True)
+    return float(np.sqrt(eigenvalues.clip(min=0)).sum())
 
 
 def fid_infinity(

@@ -7,10 +7,11 @@ KID: 1000 and 1000 feature vectors of 256 numbers, 50 subsets of 500; both sides
 FID: 4096 and 4096 vectors of 2048 numbers; the peer is the usual formula with `scipy.linalg.sqrtm`. Once all of it
 (`fid`), once the trace of the root alone from covariances that are known (`fid_trace`), and once of 500 and 500 images
 (`fid_few_images`), fewer than features. SSIM: one volume of 128³. Precision, recall, density and coverage: 5000
-and 5000 vectors of 64 numbers beside the code of its authors; how cost grows is kept as an exponent.
+and 5000 vectors of 64 numbers beside the code of its authors. How the cost of KID and of PRDC grows with images is kept
+as an exponent.
 
 One thread on both sides: a thread that waits for another counts as CPU too, and would flatter whoever waits less.
-``python -m benchmarks.metric_speed --out docs/results`` keeps all of them in one file, ``metric_speed.json``.
+``python -m benchmarks.metrics --out docs/results`` keeps all of them in one file, ``metrics.json``.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import io
 import math
 import statistics
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,22 @@ def _kid() -> Comparison:
         Side("pipeline.metrics.kid", lambda: cpu_seconds(ours)),
         Side(f"torchmetrics {version('torchmetrics')} KernelInceptionDistance", lambda: cpu_seconds(peer)),
         rounds=5,
-        facts={"value": ours(), "peer_value": peer()},
+        facts={"value": ours(), "peer_value": peer(), "exponent_from_1000_to_2000": _exponent(_kid_cost, 1000)},
     )
+
+
+def _exponent(cost: Callable[[int], float], images: int) -> float:
+    """Growth e of cost ~ imagesᵉ between ``images`` and twice as many, from medians of five rounds in turn."""
+    cost(images)
+    double, single = zip(*((cost(2 * images), cost(images)) for _ in range(5)), strict=True)
+    return math.log2(statistics.median(double) / statistics.median(single))
+
+
+def _kid_cost(images: int) -> float:
+    """Seconds of CPU of KID of as many real and synthetic images, in subsets of half of them."""
+    rng = np.random.default_rng(2)
+    real, synthetic = (rng.normal(shift, 1, (images, FEATURES)).astype(np.float32) for shift in (0.0, 0.1))
+    return cpu_seconds(lambda: kid(real, synthetic, rng, subsets=SUBSETS))
 
 
 def _ssim() -> Comparison:
@@ -209,31 +224,28 @@ def _prdc() -> Comparison:
         with contextlib.redirect_stdout(io.StringIO()):
             compute_prdc(real[:5000], synthetic[:5000], 5)
 
-    ours(5000)
-    double, single = zip(*((ours(10_000), ours(5000)) for _ in range(5)), strict=True)
-    exponent = math.log2(statistics.median(double) / statistics.median(single))
     return compare(
         "prdc",
         "precision, recall, density and coverage of 5000 and 5000 vectors of 64",
         Side("pipeline.metrics.precision_recall", lambda: ours(5000)),
         Side(f"prdc {version('prdc')}", lambda: cpu_seconds(peer)),
         rounds=3,
-        facts={"exponent_from_5000_to_10000": exponent},
+        facts={"exponent_from_5000_to_10000": _exponent(ours, 5000)},
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.metric_speed", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("bench-out"), help="folder of the JSON file")
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    command = f"python -m benchmarks.metric_speed --out {folder}"
+    command = f"python -m benchmarks.metrics --out {folder}"
     kept: dict[str, Any] = {}
     for comparison in _each():
         print(comparison.line(), flush=True)
         kept[comparison.name] = comparison.content(command)
-        write_json(folder / "metric_speed.json", kept)
+        write_json(folder / "metrics.json", kept)
 
 
 if __name__ == "__main__":
