@@ -2,7 +2,8 @@
 
 Simulated studies with the rule of the evaluation stage, on fixed features and logistic regression, so that hundreds fit
 into minutes. Two classes of Gaussian features; subjects shift all their images alike; an arm's classifiers are trained
-on bootstrap draws of its training set, one a seed.
+on bootstrap draws of its training set, one a seed. All six arms are there, so that Holm's correction weighs what it
+does in a real evaluation; classical augmentation is noise on the features.
 
 - *null*: the added images are a second random draw from the real training images, so that the arm differs from the
   duplicated control by chance alone. The verdict should be silent; "helps" and "harms" are errors.
@@ -29,8 +30,8 @@ from pipeline.evaluate.utility_verdict import RULE, judge_use
 from pipeline.files import write_json
 from pipeline.settings import EvaluateLesionsSettings
 
-FEATURES, CENTER = 8, 0.45
-SETTINGS = EvaluateLesionsSettings(seeds=3, bootstrap=200)
+FEATURES, CENTER, JITTER = 8, 0.45, 0.3
+SETTINGS = EvaluateLesionsSettings(seeds=3)
 STATED_RATE = 0.05
 SCENARIOS = ("null", "benefit", "harm")
 
@@ -58,27 +59,40 @@ def study_outcome(scenario: str, seed: int) -> str:
         named = 1 - named
     test, test_classes, subjects = draw((120, 120), 60, rng)
     copies = rng.integers(len(real), size=len(fresh))
-    arms = {
-        "real": (real, truth),
-        "real_duplicated": (np.concatenate([real, real[copies]]), np.concatenate([truth, truth[copies]])),
-        "real_synthetic": (np.concatenate([real, fresh]), np.concatenate([truth, named])),
-    }
     if scenario == "null":
         second = rng.integers(len(real), size=len(fresh))
-        arms["real_synthetic"] = (np.concatenate([real, real[second]]), np.concatenate([truth, truth[second]]))
-    probabilities = {name: [_fit(x, y, test, rng) for _ in range(SETTINGS.seeds)] for name, (x, y) in arms.items()}
+        fresh, named = real[second], truth[second]
+    duplicated, both = (
+        (np.concatenate([real, more]), np.concatenate([truth, classes]))
+        for more, classes in ((real[copies], truth[copies]), (fresh, named))
+    )
+    arms = {
+        "real": (real, truth, 0.0),
+        "real_classical": (real, truth, JITTER),
+        "real_duplicated": (*duplicated, 0.0),
+        "real_synthetic": (*both, 0.0),
+        "real_synthetic_classical": (*both, JITTER),
+        "synthetic_only": (fresh, named, 0.0),
+    }
+    probabilities = {
+        name: [_fit(x, y, jitter, test, rng) for _ in range(SETTINGS.seeds)] for name, (x, y, jitter) in arms.items()
+    }
     cohort = Cohort(torch.zeros(len(test), 1, 1, 1), torch.from_numpy(test_classes), subjects)
     study = Study(("a", "b"), cohort, cohort, cohort, cohort)
     utility = Utility(probabilities, [])
     _, differences = arm_rows(utility, study, SETTINGS, seed)
-    control = arm_interval(utility, "real_synthetic", study, "macro_auc", SETTINGS, seed, against="real_duplicated")
-    return judge_use(differences["real_synthetic"], control, None).outcome
+    over_control, over_classical = (
+        arm_interval(utility, "real_synthetic", study, "macro_auc", SETTINGS, seed, against=other)
+        for other in ("real_duplicated", "real_classical")
+    )
+    return judge_use(differences["real_synthetic"], over_control, over_classical).outcome
 
 
-def _fit(features: Array, classes: Labels, test: Array, rng: np.random.Generator) -> Array:
-    """One seed: a bootstrap draw of the training set within classes, balanced logistic regression."""
+def _fit(features: Array, classes: Labels, jitter: float, test: Array, rng: np.random.Generator) -> Array:
+    """One seed: a bootstrap draw of the training set within classes, jittered; balanced logistic regression."""
     chosen = np.concatenate([rng.choice(np.flatnonzero(classes == c), (classes == c).sum()) for c in (0, 1)])
-    model = LogisticRegression(class_weight="balanced").fit(features[chosen], classes[chosen])
+    drawn = features[chosen] + jitter * rng.normal(size=(len(chosen), FEATURES))
+    model = LogisticRegression(class_weight="balanced").fit(drawn, classes[chosen])
     return np.asarray(model.predict_proba(test))
 
 
@@ -108,7 +122,7 @@ def main() -> None:
         "stated_rate": STATED_RATE,
         "scenarios": run(options.studies),
         "seeds": SETTINGS.seeds,
-        "resamples": SETTINGS.bootstrap,
+        "resamples": SETTINGS.arm_resamples,
         "python": platform.python_version(),
     }
     write_json(options.out / "null_calibration.json", content)

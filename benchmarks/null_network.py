@@ -26,7 +26,8 @@ from pipeline.records import silent
 from pipeline.settings import EvaluateLesionsSettings
 
 EDGE, ANGLES, NOISE = 32, (0.5, 0.75), 0.6
-SETTINGS = EvaluateLesionsSettings(classifier_steps=40, seeds=3, bootstrap=200)
+TEST_PER_CLASS = 200
+SETTINGS = EvaluateLesionsSettings(classifier_steps=80, seeds=5)
 WANTED = {"null": "neutral", "benefit": "good", "harm": "bad"}
 
 
@@ -49,7 +50,7 @@ def draw(per_class: tuple[int, int], seed: int, prefix: str) -> Cohort:
 def simulated(scenario: str, seed: int) -> Study:
     """A study; in the null one the added images are a second random draw from the real training images."""
     train = draw((60, 2) if scenario == "benefit" else (60, 60), seed, "train")
-    test = draw((80, 80), seed + 1, "test")
+    test = draw((TEST_PER_CLASS, TEST_PER_CLASS), seed + 1, "test")
     added = draw((60, 60), seed + 2, "added")
     if scenario == "harm":
         added = Cohort(added.images, 1 - added.classes, added.subjects)
@@ -94,7 +95,7 @@ def main() -> None:
         "network": SETTINGS.classifier,
         "steps": SETTINGS.classifier_steps,
         "seeds": SETTINGS.seeds,
-        "resamples": SETTINGS.bootstrap,
+        "resamples": SETTINGS.arm_resamples,
         "studies": found,
         "python": platform.python_version(),
     }

@@ -10,6 +10,10 @@ from pipeline.frozen_settings import Count, FrozenSettings, Positive
 
 Resamples = Annotated[int, Field(ge=100)]
 
+FEWEST_ARM_RESAMPLES = 2000
+"""Behind the figures of a classifier, whatever ``bootstrap`` says: a bootstrap p-value is 2 / (resamples + 1) at least,
+and with 200 of them no difference could stay below 0.05 after a correction over six arms."""
+
 
 class ExtractorSettings(FrozenSettings):
     """A feature extractor that the user brings, beside the two that need no file."""
@@ -55,6 +59,11 @@ class EvaluateLesionsSettings(FrozenSettings):
     )
     bootstrap: Resamples = Field(500, description="Resamples of subjects behind each interval.")
     extractors: tuple[ExtractorSettings, ...] = Field((), description="Further feature spaces, from files.")
+
+    @property
+    def arm_resamples(self) -> int:
+        """Resamples behind the figures of classifiers."""
+        return max(self.bootstrap, FEWEST_ARM_RESAMPLES)
 
 
 class EvaluateMRToCTSettings(FrozenSettings):

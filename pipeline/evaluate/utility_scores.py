@@ -20,6 +20,9 @@ from pipeline.settings import EvaluateLesionsSettings
 Array = npt.NDArray[np.float64]
 SIGNIFICANCE = 0.05
 
+_VALUES_AT_ONCE = 2_000_000
+"""Resamples × test images scored in one go, so that memory does not grow with their product."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -59,7 +62,9 @@ class Utility:
         if key not in self._known:
             truth = study.test.classes.numpy()
             weights = np.concatenate([np.ones((1, len(truth))), subject_draws(study.test.subjects, resamples, seed)])
-            scores = [resampled_scores(truth, p, weights) for p in self.probabilities[arm]]
+            rows = max(1, _VALUES_AT_ONCE // len(truth))
+            parts = [weights[start : start + rows] for start in range(0, len(weights), rows)]
+            scores = [np.concatenate([resampled_scores(truth, p, w) for w in parts]) for p in self.probabilities[arm]]
             self._known[key] = np.stack(scores, axis=1)
         return self._known[key]
 
@@ -94,14 +99,14 @@ def arm_interval(
         arm: arm to score.
         study: holds the test set.
         score: one of `SCORES`.
-        settings: number of resamples.
+        settings: number of resamples (`arm_resamples`).
         seed: of the resamples; equal for all arms, so that differences are paired.
         against: arm whose score is subtracted on every resample, seed by seed.
     """
     column = SCORES.index(score)
-    values = utility.resampled(arm, study, settings.bootstrap, seed)[:, :, column]
+    values = utility.resampled(arm, study, settings.arm_resamples, seed)[:, :, column]
     if against is not None:
-        values = values - utility.resampled(against, study, settings.bootstrap, seed)[:, :, column]
+        values = values - utility.resampled(against, study, settings.arm_resamples, seed)[:, :, column]
     value = float(values[0].mean())
     if not math.isfinite(value):
         return Score(None, None, None)

@@ -31,6 +31,11 @@ def judge_use(gain: Score | None, over_control: Score | None, over_classical: Sc
         sentence = "The use for a classifier cannot be judged: too few test subjects for an interval."
     elif gain.high < 0 and _significant(gain):
         outcome, sentence = "bad", f"The synthetic cohort harms: {figures(gain)} against real alone."
+    elif not _significant(gain) and (gain.low > 0 or gain.high < 0):
+        sentence = (
+            f"No difference shown between real + synthetic and real alone: {figures(gain)} is not enough where several "
+            f"arms are compared (p = {gain.p:.2f} after Holm's correction)."
+        )
     elif gain.low <= 0 or not _significant(gain):
         sentence = f"No difference shown between real + synthetic and real alone: {figures(gain)}."
     elif not _above_zero(over_control):

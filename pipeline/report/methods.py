@@ -43,7 +43,8 @@ def lesion_methods(settings: RunSettings) -> tuple[str, ...]:
         _use_sentences(evaluate),
         "Memorization: nearest training image under mirroring, small shifts and noise, with a threshold set on "
         "held-out real images.",
-        f"Intervals are 95 % percentile bootstrap intervals over subjects, {evaluate.bootstrap} resamples.",
+        f"Intervals are 95 % percentile bootstrap intervals over subjects, {evaluate.bootstrap} resamples "
+        f"({evaluate.arm_resamples} for classifiers).",
     )
 
 

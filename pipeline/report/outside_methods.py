@@ -37,7 +37,8 @@ def outside_lesion_methods(settings: RunSettings, records: Mapping[str, StageRec
         f"optimizer steps and {evaluate.seeds} seeds an arm, tested on real test images. Memorization: nearest "
         "training image under mirroring, small shifts and noise, with a threshold set on held-out real images; the "
         "same search with training and test images swapped tells whether the generator saw the test images.",
-        f"Intervals are 95 % percentile bootstrap intervals over subjects, {evaluate.bootstrap} resamples.",
+        f"Intervals are 95 % percentile bootstrap intervals over subjects, {evaluate.bootstrap} resamples "
+        f"({evaluate.arm_resamples} for classifiers).",
     )
 
 

@@ -3,11 +3,13 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
+from pipeline.evaluate import utility_scores
 from pipeline.evaluate.cohorts import Cohort
 from pipeline.evaluate.leakage import LeakageAudit, clean_audit
 from pipeline.evaluate.learning_curve import share_of_subjects
+from pipeline.evaluate.utility import ARMS
 from pipeline.evaluate.utility_scores import Score, Utility, arm_interval, holm
-from pipeline.evaluate.utility_tables import arm_table
+from pipeline.evaluate.utility_tables import arm_rows, arm_table
 from pipeline.evaluate.utility_verdict import judge_use
 from pipeline.settings import EvaluateLesionsSettings
 
@@ -43,9 +45,27 @@ def test_an_arm_differs_from_itself_by_0_and_a_better_one_by_a_small_p(draws):
     assert (equal.value, equal.low, equal.high, equal.p) == (0, 0, 0, 1)
     better = arm_interval(utility, "better", study, "macro_auc", SETTINGS, 0, against="real")
     assert 0 < better.low < better.value < better.high
-    assert better.p == pytest.approx(2 / 201)
+    assert better.p == pytest.approx(2 / 2001)  # not 2 / 201: the settings cannot make the smallest p-value useless
     worse = arm_interval(utility, "real", study, "macro_auc", SETTINGS, 0, against="better")
     assert (worse.value, worse.p) == (-better.value, better.p)
+
+
+def test_a_clear_gain_of_one_arm_of_seven_survives_the_correction_with_the_fewest_resamples(draws):
+    study = study_of(draws, 20)
+    same = [arm(study, 0.3, seed) for seed in range(3)]
+    arms = dict.fromkeys(ARMS, same) | {"real_synthetic": [arm(study, 2, seed) for seed in range(3)]}
+    fewest = EvaluateLesionsSettings(bootstrap=100, seeds=3)
+    _, differences = arm_rows(Utility(arms, []), study, fewest, 0)
+    assert differences["real_synthetic"].p == pytest.approx(6 * 2 / 2001)
+    assert judge_use(differences["real_synthetic"], differences["real_synthetic"], None).outcome == "good"
+
+
+def test_resamples_scored_in_parts_equal_those_scored_at_once(draws, monkeypatch):
+    study = study_of(draws, 20)
+    seeds = [arm(study, 1, seed) for seed in range(2)]
+    whole = Utility({"real": seeds}, []).resampled("real", study, 50, 0)
+    monkeypatch.setattr(utility_scores, "_VALUES_AT_ONCE", 7 * 60)
+    assert np.array_equal(Utility({"real": seeds}, []).resampled("real", study, 50, 0), whole, equal_nan=True)
 
 
 def test_seeds_that_disagree_widen_the_interval(draws):

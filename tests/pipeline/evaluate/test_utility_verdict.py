@@ -27,5 +27,13 @@ def test_every_case_of_the_rule(gain, over_control, over_classical, outcome, wor
     assert words in verdict.sentence
 
 
+@pytest.mark.parametrize("gain", [Score(0.04, 0.005, 0.08, 0.18), Score(-0.04, -0.08, -0.005, 0.18)])
+def test_an_interval_beside_zero_that_the_correction_takes_back_is_said_so(gain):
+    verdict = judge_use(gain, UP, UP)
+    assert verdict.outcome == "neutral"
+    assert "No difference shown" in verdict.sentence
+    assert "p = 0.18 after Holm's correction" in verdict.sentence
+
+
 def test_the_sentence_holds_its_figures():
     assert "+0.050 AUC [+0.010, +0.090]" in judge_use(UP, UP, ZERO).sentence
