@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import typer
 
+from pipeline.disk_errors import disk_error
 from pipeline.errors import (
     InputError,
     ResourceError,
@@ -126,6 +127,9 @@ def reported(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
+        broken = disk_error(error)
+        if broken is not None:
+            _end(f"error: {broken}", broken.exit_code)
         name = type(error).__name__
         _end(f"unexpected error: {name} (run with --debug for the traceback); please report it", EXIT_UNEXPECTED)
 

@@ -29,7 +29,7 @@ class Display(Protocol):
         """Step ``number`` of ``total`` begins."""
 
     def advance(self, what: str, done: int, total: int) -> None:
-        """The step has done ``done`` of ``total`` ``what``; a `ProgressCallback`."""
+        """The step has done ``done`` of ``total`` ``what``, 0 where nobody knows; a `ProgressCallback`."""
 
     def end(self, found: bool, seconds: float) -> None:
         """The step ended; ``found`` where its output existed already."""
@@ -77,7 +77,7 @@ class BarDisplay:
     def advance(self, what: str, done: int, total: int) -> None:
         """Move the bar."""
         if self._task is not None:
-            self._progress.update(self._task, completed=done, total=total, what=what)
+            self._progress.update(self._task, completed=done, total=total or None, what=what)
 
     def end(self, found: bool, seconds: float) -> None:
         """Replace the bar by a line."""
@@ -124,7 +124,7 @@ class LineDisplay:
         if now - self._spoke_at >= self._interval:
             self._spoke_at = now
             share = f" ({100 * done // total} %)" if total else ""
-            self._write(f"{what} {done:,}/{total:,}{share}")
+            self._write(f"{what} {done:,}/{total:,}{share}" if total else f"{done:,} {what}")
 
     def end(self, found: bool, seconds: float) -> None:
         """Write how the step ended."""

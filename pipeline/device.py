@@ -4,6 +4,7 @@ import os
 
 import torch
 
+from pipeline.device_turn import DeviceTurn
 from pipeline.errors import ResourceError
 from pipeline.settings import DeviceChoice
 
@@ -25,6 +26,29 @@ def choose_device(choice: DeviceChoice) -> torch.device:
             change="Set `device: auto`, or run on a machine that has the device.",
         )
     return torch.device(choice)
+
+
+def turn_on(device: torch.device, turns: str) -> DeviceTurn | None:
+    """Whose turn to wait for before computing on a device; None where nobody waits.
+
+    A GPU is known by its UUID, so that processes that number devices otherwise (``CUDA_VISIBLE_DEVICES``) agree.
+
+    Args:
+        device: as chosen; without an index it is the first visible one.
+        turns: the setting ``device_turns``.
+    """
+    if turns == "off" or (turns == "auto" and device.type == "cpu"):
+        return None
+    if turns != "auto":
+        return DeviceTurn(turns, turns)
+    if device.type != "cuda":
+        return DeviceTurn(device.type, device.type)
+    index = device.index or 0
+    physical = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    if physical is None:  # builds for other makers' GPUs tell none
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        physical = visible[index].strip() if index < len(visible) and visible[index].strip() else index
+    return DeviceTurn(f"cuda-{physical}", f"cuda:{index}")
 
 
 def describe_device(device: torch.device) -> str:

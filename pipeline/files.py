@@ -96,6 +96,15 @@ def promote_folder(temporary: Path, final: Path) -> None:
     shutil.rmtree(retired, ignore_errors=True)
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process left under construction below ``folder``."""
+    for path in sorted(folder.rglob(f"*{PARTIAL_SUFFIX}"), reverse=True):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def sha256_bytes(content: bytes) -> str:
     """Hexadecimal SHA-256 of bytes."""
     return hashlib.sha256(content).hexdigest()

@@ -120,6 +120,12 @@ class RunSettings(FrozenSettings):
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$", description="Names the run; no patient data here.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: DeviceChoice = "auto"
+    device_turns: str = Field(
+        "auto",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$",
+        description="Who waits for whom. `auto`: one stage at a time on each GPU, none waits on the CPU; `off`: nobody "
+        "waits; any other word: runs that say the same word take turns, whatever the device.",
+    )
     tracks: tuple[Track, ...] = Field(("lesions", "mr_to_ct"), min_length=1, description="What the run makes.")
     ingest: IngestSettings = IngestSettings()
     prepare: PrepareSettings = PrepareSettings()

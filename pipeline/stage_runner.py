@@ -13,13 +13,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, JsonValue
 
-from pipeline.errors import ScanloomError, WorkspaceError
+from pipeline.device_turn import DeviceTurn, device_turn
+from pipeline.disk_errors import disk_error
+from pipeline.errors import ScanloomError
 from pipeline.files import (
     PARTIAL_SUFFIX,
     folder_manifest,
     manifest_hash,
     promote_folder,
     read_json,
+    remove_partial,
     sha256_json,
     write_json,
 )
@@ -31,6 +34,8 @@ from pipeline.workspace import Workspace
 
 RECORD_FILE = "record.json"
 _RECORDED_PACKAGES = ("torch", "monai", "nibabel", "pydicom", "scikit-image", "simpleitk", "numpy", "prefect")
+VOLATILE_FACTS = frozenset({"seconds", "images_per_s", "resumed_at_images"})
+"""Facts that differ between equal runs; they go to ``runtime.json``, not into the record."""
 VOLATILE = frozenset({"runtime.json", RECORD_FILE, "tensorboard"})
 """Names inside an output that hold times or hosts and are no part of its content."""
 
@@ -67,12 +72,14 @@ class Stage:
         module: dotted name of the module whose sources enter the key.
         body: the work.
         resumable: keep the partial folder of a killed or failed run, so that the next one goes on from it.
+        turn: the device that the body computes on, where runs share it; the body waits for it.
     """
 
     name: str
     module: str
     body: StageBody
     resumable: bool = False
+    turn: DeviceTurn | None = None
 
 
 def stage_key(stage: Stage, inputs: Mapping[str, str], settings: BaseModel) -> str:
@@ -133,13 +140,15 @@ def run_stage(
             {name: record.facts for name, record in records.items()},
             progress,
         )
-        facts = stage.body(context)
+        with device_turn(stage.turn, progress):
+            facts = stage.body(context)
         require_lease(ledger)
         record = _seal(workspace, stage, key, partial, final, settings, inputs, facts, time.monotonic() - wall)
     except BaseException as error:
         ledger.fail(row, failure_message(error), time.monotonic() - wall)
-        if isinstance(error, OSError):
-            raise _disk_error(error) from error
+        broken = disk_error(error)
+        if broken is not None:
+            raise broken from error
         raise
     ledger.complete(row, record.content_sha256, time.monotonic() - wall, time.process_time() - cpu)
     return record
@@ -180,15 +189,17 @@ def _seal(
     seconds: float,
 ) -> StageRecord:
     """Write settings, versions, manifest and record, then give the folder its final name."""
+    remove_partial(partial)
     write_json(partial / "settings.json", settings.model_dump(mode="json"))
-    write_json(partial / "runtime.json", {"seconds": round(seconds, 3), "finished_at": time.time()})
+    passing = {name: value for name, value in facts.items() if name in VOLATILE_FACTS}
+    write_json(partial / "runtime.json", passing | {"seconds": round(seconds, 3), "finished_at": time.time()})
     manifest = folder_manifest(partial, VOLATILE)
     record = StageRecord(
         stage=stage.name,
         key=key,
         folder=final.relative_to(workspace.root).as_posix(),
         content_sha256=manifest_hash(manifest),
-        facts=facts,
+        facts={name: value for name, value in facts.items() if name not in VOLATILE_FACTS},
     )
     provenance = {
         "record": record.model_dump(mode="json"),
@@ -199,13 +210,4 @@ def _seal(
     }
     write_json(partial / RECORD_FILE, provenance)
     promote_folder(partial, final)
-    return record
-
-
-def _disk_error(error: OSError) -> WorkspaceError:
-    return WorkspaceError(
-        "A stage could not read or write its files.",
-        found=error.strerror or type(error).__name__,
-        allowed="a workspace with free space that stays readable and writable",
-        change="Free space or correct permissions, then run the same command again: finished stages are kept.",
-    )
+    return record.model_copy(update={"facts": facts})

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import WorkspaceBusyError, WorkspaceError
-from pipeline.files import read_json, write_bytes, write_json
+from pipeline.files import PARTIAL_SUFFIX, read_json, write_bytes, write_json
 
 FORMAT_VERSION = 1
 _KEY_BYTES = 32
@@ -116,9 +116,8 @@ class Workspace:
     def _check_version(self) -> None:
         path = self.root / "workspace.json"
         if not path.exists():
-            stray = [
-                item.name for item in self.root.iterdir() if item.name not in {"lock", "logs", "identity", ".prefect"}
-            ]
+            own = {"lock", "logs", "identity", ".prefect", path.name + PARTIAL_SUFFIX}
+            stray = [item.name for item in self.root.iterdir() if item.name not in own]
             if stray:
                 raise WorkspaceError(
                     "A new workspace must be an empty folder.",

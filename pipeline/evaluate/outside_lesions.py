@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from pipeline.device import choose_device, turn_on
 from pipeline.evaluate.cohorts import load_study
 from pipeline.evaluate.lesions import evaluate_cohort
 from pipeline.evaluate.outside_refusals import with_refusals
@@ -71,7 +72,8 @@ def evaluate_outside_lesions(
         return finish(context, told.model_copy(update=update))
 
     records = {"prepared": prepared, "cohort": cohort} | {f"catalog_{name}": item for name, item in catalogs.items()}
-    stage = Stage("evaluate_outside_lesions", "pipeline.evaluate.outside_lesions", body)
+    turn = turn_on(choose_device(settings.device), settings.device_turns)
+    stage = Stage("evaluate_outside_lesions", "pipeline.evaluate.outside_lesions", body, turn=turn)
     return run_stage(workspace, stage, seeded, records=records, progress=progress)
 
 

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, JsonValue
 
-from pipeline.device import choose_device
+from pipeline.device import choose_device, turn_on
 from pipeline.evaluate.extractor_files import extractor_hash
 from pipeline.evaluate.lesions import evaluate_cohort
 from pipeline.evaluate.mr_to_ct import evaluate_translation
@@ -71,7 +71,9 @@ def evaluate_lesions(
 
     given = {"prepared": prepared, "cohort": cohort, "catalog": catalog, "trained": trained}
     records = {name: record for name, record in given.items() if record is not None}
-    stage = Stage("evaluate_lesions", _MODULE, body)
+    stage = Stage(
+        "evaluate_lesions", _MODULE, body, turn=turn_on(choose_device(settings.device), settings.device_turns)
+    )
     return run_stage(workspace, stage, seeded, records=records, progress=progress)
 
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, JsonValue
 
 from pipeline.catalog import read_catalog
-from pipeline.device import choose_device
+from pipeline.device import choose_device, turn_on
 from pipeline.errors import InputError
 from pipeline.generate.cohort import make_cohort
 from pipeline.generate.ensemble import Member
@@ -105,7 +105,8 @@ def synthesize_lesions(
         facts = make_cohort(members, seeded.lesions, seeded.seed, device, context.folder, context.progress, real)
         return facts | {"model_sha256": members[0].sha256}
 
-    stage = Stage("synthesize_lesions", _MODULE, body, resumable=True)
+    turn = turn_on(choose_device(settings.device), settings.device_turns)
+    stage = Stage("synthesize_lesions", _MODULE, body, resumable=True, turn=turn)
     return run_stage(workspace, stage, seeded, records=records, progress=progress)
 
 
@@ -131,7 +132,8 @@ def translate_mr_to_ct(
         return _translate(context, own)
 
     records = {"catalog": catalog, "prepared": prepared, "trained": trained}
-    stage = Stage("translate_mr_to_ct", _MODULE, body, resumable=True)
+    turn = turn_on(choose_device(settings.device), settings.device_turns)
+    stage = Stage("translate_mr_to_ct", _MODULE, body, resumable=True, turn=turn)
     return run_stage(workspace, stage, own, records=records, progress=progress)
 
 

@@ -11,9 +11,7 @@ from pydantic import JsonValue
 
 from pipeline.records import StageRecord
 from pipeline.report.tables import grouped_text
-
-VOLATILE_FACTS = frozenset({"seconds", "images_per_s", "resumed_at_images"})
-"""Facts that differ between two equal runs."""
+from pipeline.stage_runner import VOLATILE_FACTS
 
 Facts = Mapping[str, JsonValue]
 

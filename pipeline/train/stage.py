@@ -3,7 +3,7 @@
 import torch
 from pydantic import BaseModel, JsonValue
 
-from pipeline.device import choose_device, describe_device
+from pipeline.device import choose_device, describe_device, turn_on
 from pipeline.prepared_set import read_image_set, read_volume_set
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.settings import RunSettings, TrainLesionsSettings, TrainMRToCTSettings
@@ -55,7 +55,7 @@ def train_lesions(
         facts = train(training, seeded.lesions, context.folder, "lesion training images", context.progress)
         return facts | {"device": describe_device(device)}
 
-    return _run("train_lesions", body, workspace, seeded, prepared, progress, fresh)
+    return _run("train_lesions", body, workspace, settings, seeded, prepared, progress, fresh)
 
 
 def train_mr_to_ct(
@@ -82,17 +82,20 @@ def train_mr_to_ct(
         facts = train(training, seeded.mr_to_ct, context.folder, "MR-to-CT training images", context.progress)
         return facts | {"device": describe_device(device)}
 
-    return _run("train_mr_to_ct", body, workspace, seeded, prepared, progress, fresh)
+    return _run("train_mr_to_ct", body, workspace, settings, seeded, prepared, progress, fresh)
 
 
 def _run(
     name: str,
     body: StageBody,
     workspace: Workspace,
+    settings: RunSettings,
     seeded: BaseModel,
     prepared: StageRecord,
     progress: ProgressCallback,
     fresh: bool,
 ) -> StageRecord:
-    stage = Stage(name, _MODULE, body, resumable=True)
+    stage = Stage(
+        name, _MODULE, body, resumable=True, turn=turn_on(choose_device(settings.device), settings.device_turns)
+    )
     return run_stage(workspace, stage, seeded, records={"prepared": prepared}, progress=progress, fresh=fresh)

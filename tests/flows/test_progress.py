@@ -50,7 +50,7 @@ def test_unknown_total_shows_no_share() -> None:
     display = LineDisplay(console, interval_s=0, clock=Clock())
     display.begin("ingest", "read", 1, 1)
     display.advance("series", 3, 0)
-    assert stream.getvalue().splitlines()[-1] == "(1/1) ingest series 3/0"
+    assert stream.getvalue().splitlines()[-1] == "(1/1) ingest 3 series"
 
 
 def test_found_step_is_told_apart_from_a_made_one() -> None:

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import BaseModel
 
-from pipeline.errors import InputError, WorkspaceError
+from pipeline.errors import InputError, ResourceError
 from pipeline.ledger import Ledger
 from pipeline.source_hash import source_hash
 from pipeline.stage_runner import Stage, run_stage, stage_key
@@ -106,7 +106,7 @@ def test_texts_of_foreign_errors_stay_out_of_the_ledger(workspace):
 
 
 def test_a_full_disk_becomes_a_typed_error(workspace):
-    with pytest.raises(WorkspaceError, match="No space left"):
+    with pytest.raises(ResourceError, match="No space left"):
         make(workspace, Counted(OSError(28, "No space left on device")))
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.errors import WorkspaceError
+from pipeline.errors import ResourceError
 from pipeline.files import folder_manifest
 from pipeline.generate import pseudo_ct, stage
 from pipeline.generate.finished_cases import FinishedCases
@@ -117,7 +117,7 @@ def test_a_full_disk_in_the_middle_of_a_series_is_told_and_the_next_run_goes_on(
         return plain(*args, **kwargs)
 
     monkeypatch.setattr(pseudo_ct, "write_pseudo_ct_series", full)
-    with pytest.raises(WorkspaceError, match="could not read or write") as caught:
+    with pytest.raises(ResourceError, match="needs space") as caught:
         translated(world)
     assert caught.value.found == "No space left on device"
     assert "Free space" in caught.value.change
