@@ -57,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.interrupted_stage", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for the workspace")
     parser.add_argument("--every", type=int, default=1, help="take every nth call only")
+    parser.add_argument("--out", type=Path, help="JSON file of the outcome")
     options = parser.parse_args()
     work = options.work.resolve()
     reload_with_faults("benchmarks.interrupted_stage", work)
@@ -79,7 +80,11 @@ def main() -> None:
             endings[f"{how}: {ended.code}"] += 1
             if not expected or broken or again.code != 0 or tree(root) != whole:
                 bad.append([how, call, calls[call - 1], ended.code, again.code, broken, ended.said, again.said])
-    print(json.dumps({"calls": len(calls), "kinds": Counter(calls), "endings": endings, "bad": bad}))
+    found = {"calls": len(calls), "kinds": Counter(calls), "endings": endings, "bad": bad}
+    print(json.dumps(found))
+    if options.out:
+        facts = {"command": "python -m benchmarks.interrupted_stage --work DIR --out FILE", **found}
+        options.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -210,12 +210,17 @@ def main() -> None:
     points = []
     for point in sweep(Bench(work, _scans(work)), options.stages or [*STEPS, WHOLE], options.kills, options.errors):
         points.append(point)
+        if options.out:  # a sweep that is stopped has told what it found
+            _write(options.out, points, began)
         if not point.well:
             print(json.dumps(asdict(point)), flush=True)
-    facts = _facts(points) | {"seconds": round(time.monotonic() - began)}
+    facts = _facts(points)
     print(json.dumps({name: facts[name] for name in ("points", "well", "torn_finals", "by_how")}))
-    if options.out:
-        options.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _write(path: Path, points: list[Point], began: float) -> None:
+    facts = _facts(points) | {"seconds": round(time.monotonic() - began)}
+    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def _warm() -> None:
