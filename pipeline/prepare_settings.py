@@ -1,10 +1,10 @@
 """Settings of prepare: splits, lesion crops, MR and CT volumes."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.frozen_settings import Count, Fraction, FrozenSettings, Positive
+from pipeline.frozen_settings import CLASS_NAME, Count, Fraction, FrozenSettings, Positive
 
 
 class SplitSettings(FrozenSettings):
@@ -27,6 +27,12 @@ class PrepareLesionsSettings(FrozenSettings):
     modality: Literal["MR", "CT"] = Field("MR", description="Modality of the scans that lesions are cut from.")
     size_px: Literal[32, 64, 128] = Field(64, description="Side of a crop in pixels.")
     pixel_mm: Positive = Field(1.0, description="Pixel size of a crop in mm; field of view = size_px × pixel_mm.")
+    sequences: tuple[Annotated[str, Field(pattern=CLASS_NAME)], ...] = Field(
+        (),
+        max_length=4,
+        description="Channels of an image: registered scans of the subject by sequence, e.g. [T1, T2]; none: the scan "
+        "that the lesion was drawn on, alone.",
+    )
     slices_per_lesion: Count = Field(5, description="Crops per lesion at the most, spread around its largest section.")
     min_section_px: Count = Field(12, description="Sections with fewer lesion pixels are left out.")
     min_images_per_class: Count = Field(8, description="A class with fewer training images is refused.")

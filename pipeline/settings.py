@@ -3,9 +3,9 @@
 `pipeline.settings_loading` reads them from YAML, environment and command line.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.evaluate_settings import EvaluateLesionsSettings as EvaluateLesionsSettings
 from pipeline.evaluate_settings import EvaluateMRToCTSettings as EvaluateMRToCTSettings
@@ -135,3 +135,9 @@ class RunSettings(FrozenSettings):
     export: ExportSettings = ExportSettings()
     share: ShareSettings = ShareSettings()
     report: ReportSettings = ReportSettings()
+
+    @model_validator(mode="after")
+    def _format_holds_the_images(self) -> Self:
+        if len(self.prepare.lesions.sequences) > 1 and self.export.format != "medmnist_npz":
+            raise ValueError("several prepare.lesions.sequences are exported by export.format medmnist_npz alone")
+        return self

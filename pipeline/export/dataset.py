@@ -32,7 +32,7 @@ class ExportImage:
         split: train, validation or test.
         lesion_class: its class.
         source_row: row in the prepared set or in the cohort.
-        stored: int16 (H, W), unit intensity × 16384.
+        stored: int16 (H, W), or (H, W, C) of several channels; unit intensity × 16384.
         subject_id, lesion_id: pseudonyms of a real image, else None.
         seed: seed of a synthetic image, else None.
         truncation: scale of a synthetic image's latent, else None.
@@ -117,7 +117,7 @@ class AugmentedDataset:
                 row["split"],
                 row["lesion_class"],
                 row["image"],
-                self.prepared.images[row["image"], 0],
+                _channels_last(self.prepared.images[row["image"]]),
                 subject_id=row["subject_id"],
                 lesion_id=row["lesion_id"],
                 attributes=_attributes(row),
@@ -132,7 +132,7 @@ class AugmentedDataset:
                 SYNTHETIC_SPLIT,
                 row["lesion_class"],
                 row["image"],
-                self.cohort_images[row["image"], 0],
+                _channels_last(self.cohort_images[row["image"]]),
                 seed=int(row["seed"]),
                 truncation=float(row["truncation"]),
                 attributes=_attributes(row),
@@ -179,3 +179,8 @@ def read_release(evaluation: Path, override: str | None = None) -> Release:
         reason = f"OVERRIDDEN. The release gate is closed: {gate['reason']}. {consequence}."
         return Release(True, reason, flagged, gate, override)
     return Release(not gate["blocked"], reason, flagged, gate)
+
+
+def _channels_last(image: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """(C, H, W) → (H, W) of one channel, else (H, W, C)."""
+    return image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)

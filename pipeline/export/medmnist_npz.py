@@ -1,9 +1,10 @@
 """One archive in the form of MedMNIST v2 (Yang et al., Sci Data 10:41, 2023): ``lesions.npz`` and ``lesions.json``.
 
-``{train,val,test}_images`` uint8 (N, H, W) and ``{train,val,test}_labels`` (N, 1) hold real images alone, so that any
-reader of MedMNIST trains and tests on real data. Synthetic images lie beside them, for training, as
-``synthetic_images``, ``synthetic_labels``, ``synthetic_seeds`` and ``synthetic_truncations``. ``lesions.json`` names
-the classes. 8 bits are the format's: a step of 1/127.5 of the unit range is coarser than what the network makes.
+``{train,val,test}_images`` uint8 (N, H, W), or (N, H, W, C) of several sequences, and ``{train,val,test}_labels``
+(N, 1) hold real images alone, so that any reader of MedMNIST trains and tests on real data. Synthetic images lie beside
+them, for training, as ``synthetic_images``, ``synthetic_labels``, ``synthetic_seeds`` and ``synthetic_truncations``.
+``lesions.json`` names the classes. 8 bits are the format's: a step of 1/127.5 of the unit range is coarser than what
+the network makes.
 """
 
 from collections import defaultdict
@@ -45,7 +46,8 @@ def write_medmnist_npz(folder: Path, dataset: AugmentedDataset, progress: Progre
         members[prefix].append((image, grey))
         clipped += outside
         progress("exported images", done, len(dataset))
-    shape = dataset.prepared.images.shape[2:]
+    channels, *sides = dataset.prepared.images.shape[1:]
+    shape = sides if channels == 1 else [*sides, channels]
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     for prefix in (*_PREFIXES.values(), SYNTHETIC):
         pixels = [grey for _, grey in members[prefix]]

@@ -86,7 +86,7 @@ def write_table(path: Path, table: pl.DataFrame) -> None:
 
 
 def grey_pixels(image: ExportImage, levels: int, dtype: type[Grey]) -> tuple[npt.NDArray[Grey], int]:
-    """Grey levels (H, W) of an image, and how many pixels were clipped to the range."""
+    """Grey levels of an image, in the shape that it is stored in, and how many pixels were clipped to the range."""
     unit = from_int16(image.stored).astype(np.float64)
     grey = np.rint((np.clip(unit, -1, 1) + 1) / 2 * levels).astype(dtype)
     return grey, int((np.abs(unit) > 1).sum())
@@ -138,5 +138,5 @@ def require_grey(dataset: AugmentedDataset) -> None:
                 "Datasets are exported as grey images.",
                 found=f"{name} of shape {images.shape}",
                 allowed="(N, 1, H, W)",
-                change="Prepare the images with one channel.",
+                change="Set export.format=medmnist_npz, which holds several channels, or prepare.lesions.sequences=[].",
             )

@@ -55,7 +55,7 @@ def export_lesions(
         A record with facts ``released``, ``reason``, ``real``, ``synthetic``, ``left_out``, ``counts``.
 
     Raises:
-        InputError: the images are not grey.
+        InputError: images of several channels, for a format of grey images.
     """
     records = {"prepared": prepared, "cohort": cohort, "evaluation": evaluation}
     choice = settings.export
@@ -67,7 +67,8 @@ def export_lesions(
             context.inputs["evaluation"],
             choice.release_override,
         )
-        require_grey(dataset)
+        if choice.format != "medmnist_npz":
+            require_grey(dataset)
         written = EXPORTS[choice.format](context.folder, dataset, context.progress)
         card = data_card(dataset, written, records)
         write_json(context.folder / DATASET_FOLDER / "data_card.json", card)

@@ -5,7 +5,7 @@ coarsened) slice, and filled with air beyond the slice. Crops are shown as a rad
 patient's right on the left.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,11 +92,17 @@ def cut(
 
 
 def crops_of_lesion(
-    volume: DisplayVolume, mask: npt.NDArray[np.bool_], settings: PrepareLesionsSettings
+    volumes: Sequence[DisplayVolume], mask: npt.NDArray[np.bool_], settings: PrepareLesionsSettings
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """Slice index and crop of each chosen section of one lesion; ``mask`` is (K, H, W)."""
+    """Slice index and crop (C, size_px, size_px) of each chosen section of one lesion.
+
+    Args:
+        volumes: C channels on one grid.
+        mask: (K, H, W), the lesion.
+        settings: which sections, and how large.
+    """
     for index in lesion_slices(mask, settings):
-        yield index, cut(volume, mask[index], index, settings.size_px, settings.pixel_mm)
+        yield index, np.stack([cut(one, mask[index], index, settings.size_px, settings.pixel_mm) for one in volumes])
 
 
 def image_to_square(pixels: npt.NDArray[Any], size_px: int) -> npt.NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline.geometry import to_canonical
 from pipeline.intensity import to_int16
 from pipeline.lesion_attributes import ATTRIBUTE_PREFIX, attributes_of
 from pipeline.prepare.lesion_crops import crops_of_lesion, display_volume, image_to_square
+from pipeline.prepare.sequence_channels import on_grid_of, registered_sequences
 from pipeline.prepare.subjects import kept_in_split
 from pipeline.prepared_set import to_slices, write_image_set
 from pipeline.records import ProgressCallback
@@ -38,7 +39,8 @@ def prepare_lesion_set(
     dropped = 0
     series = {row["series_id"]: row for row in catalog.series.to_dicts()}
     names = settings.lesions.attributes
-    for row, image in _items(catalog, series, settings, progress):
+    lacking: list[str] = []
+    for row, image in _items(catalog, series, settings, lacking, progress):
         if not kept_in_split(series[row["series_id"]], dict(splits)):
             dropped += 1
             continue
@@ -46,7 +48,7 @@ def prepare_lesion_set(
         rows.append(row | described | {"image": len(rows), "split": splits[row["subject_id"]]})
         images.append(to_int16(image))
     table = pl.DataFrame(rows, infer_schema_length=None)
-    _check_lesions(table, catalog, settings)
+    _check_lesions(table, catalog, settings, len(lacking))
     classes = sorted(table["lesion_class"].unique().to_list())
     counts = {split: dict.fromkeys(classes, 0) for split in ("train", "validation", "test")}
     for split, lesion_class in zip(table["split"], table["lesion_class"], strict=True):
@@ -56,25 +58,35 @@ def prepare_lesion_set(
         "classes": classes,
         "size_px": settings.lesions.size_px,
         "pixel_mm": settings.lesions.pixel_mm if catalog.series["kind"].eq("volume").any() else None,
-        "channels": 1,
+        "channels": images[0].shape[0],
         "modality": settings.lesions.modality if catalog.series["kind"].eq("volume").any() else None,
         "counts": counts,
         "subjects": dict(zip(per_split["split"], per_split["subject_id"], strict=True)),
         "subject_source": sorted(catalog.series["subject_source"].unique().to_list()),
         "left_out_for_published_split": dropped,
     }
+    if settings.lesions.sequences:
+        facts |= {"sequences": list(settings.lesions.sequences), "left_out_for_missing_sequences": len(lacking)}
     if names:
         own = [pl.col(f"{ATTRIBUTE_PREFIX}{name}").alias(name) for name in names]
         train = table.filter(pl.col("split") == "train").select(own)
         facts["attributes"] = [attribute.model_dump(mode="json") for attribute in attributes_of(train, names)]
-    write_image_set(folder, np.stack(images)[:, None], table, facts)
+    write_image_set(folder, np.stack(images), table, facts)
     return facts
 
 
 def _items(
-    catalog: Catalog, series: Mapping[str, dict[str, Any]], settings: PrepareSettings, progress: ProgressCallback
+    catalog: Catalog,
+    series: Mapping[str, dict[str, Any]],
+    settings: PrepareSettings,
+    lacking: list[str],
+    progress: ProgressCallback,
 ) -> Iterator[_Item]:
-    """Every lesion image with its table row, series by series so that a volume is read once."""
+    """Every lesion image (C, H, W) with its table row, series by series so that a volume is read once.
+
+    Series whose lesions are left out for a sequence that is missing are added to ``lacking``, once for each lesion.
+    """
+    rows = list(series.values())
     groups: dict[str, list[dict[str, Any]]] = {}
     for lesion in catalog.lesions.sort("series_id", "lesion_id").to_dicts():
         groups.setdefault(lesion["series_id"], []).append(lesion)
@@ -82,22 +94,31 @@ def _items(
         source = series[series_id]
         if source["kind"] == "image":
             image = image_to_square(catalog.image(source), settings.lesions.size_px)
-            yield from ((_row(lesion, -1, None), image) for lesion in lesions)
+            yield from ((_row(lesion, -1, None), image[None]) for lesion in lesions)
         elif source["modality"] == settings.lesions.modality:
-            yield from _volume_items(catalog, source, lesions, settings)
+            channels = registered_sequences(source, rows, settings.lesions.sequences)
+            if channels is None:
+                lacking += [series_id] * len(lesions)
+            else:
+                yield from _volume_items(catalog, source, channels or [source], lesions, settings)
         progress("lesion series", number, len(groups))
 
 
 def _volume_items(
-    catalog: Catalog, source: dict[str, Any], lesions: list[dict[str, Any]], settings: PrepareSettings
+    catalog: Catalog,
+    source: dict[str, Any],
+    channels: Sequence[Mapping[str, Any]],
+    lesions: list[dict[str, Any]],
+    settings: PrepareSettings,
 ) -> Iterator[_Item]:
     voxels, affine = catalog.volume(source)
-    volume = display_volume(voxels, affine, source["modality"], settings.mr_to_ct.mr_percentiles)
+    scans = [on_grid_of(catalog, row, voxels, affine, source) for row in channels]
+    volumes = [display_volume(scan, affine, source["modality"], settings.mr_to_ct.mr_percentiles) for scan in scans]
     for lesion in lesions:
         mask, mask_affine = catalog.mask(lesion)
         inside = to_slices(to_canonical(mask == lesion["mask_value"], mask_affine)[0])
-        for index, crop in crops_of_lesion(volume, inside, settings.lesions):
-            area_mm2 = float(inside[index].sum()) * volume.row_mm * volume.column_mm
+        for index, crop in crops_of_lesion(volumes, inside, settings.lesions):
+            area_mm2 = float(inside[index].sum()) * volumes[0].row_mm * volumes[0].column_mm
             yield _row(lesion, index, 2 * math.sqrt(area_mm2 / math.pi)), crop
 
 
@@ -107,7 +128,15 @@ def _row(lesion: dict[str, Any], slice_index: int, size_mm: float | None) -> dic
     return kept | {"slice_index": slice_index, "size_mm": size_mm}
 
 
-def _check_lesions(table: pl.DataFrame, catalog: Catalog, settings: PrepareSettings) -> None:
+def _check_lesions(table: pl.DataFrame, catalog: Catalog, settings: PrepareSettings, lacking: int) -> None:
+    wanted = settings.lesions.sequences
+    if wanted and (table.is_empty() or catalog.series["kind"].eq("image").any()):
+        raise InputError(
+            "Images of several sequences need, for each lesion, a registered scan of every sequence.",
+            found=f"{lacking} lesions without one of {', '.join(wanted)}, {table.height} images that could be made",
+            allowed="volumes of one subject in one frame of reference or on one grid, whose sequence is known",
+            change="Name sequences that the catalog knows, add the scans, or set prepare.lesions.sequences=[].",
+        )
     if table.is_empty():
         raise InputError(
             "The lesion track needs lesions: scans with masks and classes, or pictures in class folders.",

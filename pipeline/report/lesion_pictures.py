@@ -117,7 +117,8 @@ def _sheet(images: npt.NDArray[np.int16], rows: Sequence[int] | npt.NDArray[Any]
 
 
 def _tile(images: npt.NDArray[np.int16], row: int) -> Bytes:
-    return UNIT_WINDOW.apply(from_int16(images[row, 0]))
+    """One image, its channels side by side."""
+    return UNIT_WINDOW.apply(from_int16(np.concatenate(list(images[row]), axis=1)))
 
 
 def _tile_sheet(tiles: Sequence[Bytes]) -> Bytes:

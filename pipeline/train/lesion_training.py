@@ -104,9 +104,10 @@ class LesionTraining:
         return 1.0 if done <= start else (1 - done) / (1 - start)
 
     def grid(self) -> npt.NDArray[np.uint8]:
-        """One row a class, from fixed latents."""
+        """One row a class, from fixed latents; channels lie side by side."""
         images = self.step.sample(self._grid_classes, self._grid_latent)
-        return tile(images[:, 0].float().cpu().numpy(), _GRID_COLUMNS)
+        beside = torch.cat(list(images.unbind(1)), dim=2)
+        return tile(beside.float().cpu().numpy(), _GRID_COLUMNS)
 
     def probe_images(self, count: int) -> ProbeImages:
         """Training images of all classes in turn, and validation images as they are."""

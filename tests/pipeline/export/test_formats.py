@@ -154,6 +154,22 @@ def test_numpy_reads_the_archive_and_finds_real_images_under_the_names_of_medmni
     assert set(archive["synthetic_seeds"]) == set(metadata["seed"].drop_nulls())
 
 
+def test_the_archive_holds_the_channels_of_several_sequences_last(
+    workspace: Workspace, lesion_records: Records
+) -> None:
+    records = lesion_records(False)
+    folders = [records[name].path(workspace.root) for name in ("prepare_lesions", "synthesize_lesions")]
+    for folder in folders:
+        grey = np.load(folder / "images.npy")
+        np.save(folder / "images.npy", np.concatenate([grey, grey[:, :, ::-1]], axis=1))
+    dataset = _exported(workspace, records, "medmnist_npz")
+    archive = np.load(dataset / "lesions.npz", allow_pickle=False)
+    for name in ("train", "val", "test", "synthetic"):
+        images = archive[f"{name}_images"]
+        assert images.shape[1:] == (16, 16, 2)
+        assert np.array_equal(images[..., 0], images[:, ::-1, :, 1])
+
+
 def test_pydicom_reads_what_is_synthetic_and_what_is_not(workspace: Workspace, lesion_records: Records) -> None:
     records = lesion_records(False)
     dataset = _exported(workspace, records, "dicom_sc")

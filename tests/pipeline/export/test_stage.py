@@ -130,7 +130,9 @@ def test_a_second_export_is_found_and_a_new_workspace_gives_the_same_bytes(
     assert made_again.content_sha256 == first.content_sha256
 
 
-def test_images_with_color_are_refused(workspace: Workspace, lesion_records: Records) -> None:
+def test_images_of_several_channels_are_refused_by_formats_of_grey_images(
+    workspace: Workspace, lesion_records: Records
+) -> None:
     records = lesion_records(False)
     path = records["synthesize_lesions"].path(workspace.root) / "images.npy"
     np.save(path, np.zeros((9, 3, 16, 16), np.int16))

@@ -99,7 +99,7 @@ def test_small_sections_are_left_out():
     assert lesion_slices(mask, settings) == [2, 3]
     assert lesion_slices(mask[:2], settings) == []
     volume = DisplayVolume(np.zeros((6, 10, 10), np.float32), 1.0, 1.0)
-    assert [index for index, _ in crops_of_lesion(volume, mask, settings)] == [2, 3]
+    assert [index for index, _ in crops_of_lesion([volume], mask, settings)] == [2, 3]
 
 
 def test_display_volumes_carry_hu_through_the_ct_map_and_name_row_and_column_spacing():

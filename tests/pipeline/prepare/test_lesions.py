@@ -263,3 +263,60 @@ def test_without_attributes_a_set_says_nothing_of_them(maker, tmp_path):
 def test_attributes_that_tell_nothing_are_refused(maker, tmp_path):
     with pytest.raises(InputError, match="body_part"):
         prepared(maker, two_class_cohort(maker), tmp_path, attributes=("body_part",))
+
+
+def two_sequences(maker, subject, *, frame="1.2", moved=False, second="t2"):
+    """A T1 with a lesion, and a T2 of one plane more in which it is dark; in one frame of reference, or in none."""
+    voxels, mask = head()
+    grown, affine = np.concatenate([voxels[:, :, :1], voxels], axis=2), affine_of()
+    affine[:3, 3] -= affine[:3, 2]
+    lesion = np.concatenate([np.zeros_like(mask[:, :, :1]), mask], axis=2) == 1
+    grown = np.where(lesion, 100, grown)
+    shape = {"sequence": second, "frame_of_reference_uid": "9.9" if moved else frame}
+    maker.volume(subject, "MR", grown, affine, **shape)
+    first = maker.volume(subject, "MR", voxels, affine_of(), sequence="T1", frame_of_reference_uid=frame)
+    maker.lesion(first, "ring", mask, affine_of())
+    return first
+
+
+def test_sequences_of_one_frame_are_channels_that_show_the_same_place(maker, tmp_path):
+    splits = {}
+    for subject, split in (("s0", "train"), ("s1", "test")):
+        two_sequences(maker, subject)
+        splits[subject] = split
+    facts, found = prepared(maker, splits, tmp_path, sequences=["T1", "T2"])
+    assert (facts["channels"], facts["sequences"], found.images.shape[1:]) == (2, ["T1", "T2"], (2, 32, 32))
+    assert facts["left_out_for_missing_sequences"] == 0
+    middle = found.images[:, :, 15:17, 15:17].mean(axis=(2, 3)) / 16384
+    assert np.all(middle[:, 0] > 0.5)
+    assert np.all(middle[:, 1] < -0.5)
+    other = found.images[:, :, 2:6, 2:6].astype(float)  # beside the lesion both show the same body
+    assert np.abs(other[:, 0] - other[:, 1]).max() < 0.05 * 16384
+    prepared(maker, splits, tmp_path / "turned", sequences=["T2", "T1"])
+    turned = read_image_set(tmp_path / "turned" / "out").images
+    assert np.array_equal(turned[:, ::-1], found.images)
+
+
+def test_lesions_without_every_sequence_in_their_frame_are_left_out_and_counted(maker, tmp_path):
+    splits = {}
+    cases = (("s0", {}), ("s1", {}), ("s2", {"moved": True}), ("s3", {"second": "PD"}), ("s4", {"frame": None}))
+    for subject, changes in cases:
+        two_sequences(maker, subject, **changes)
+        splits[subject] = "test" if subject == "s1" else "train"
+    facts, found = prepared(maker, splits, tmp_path, sequences=["T1", "T2"])
+    assert facts["left_out_for_missing_sequences"] == 3
+    assert set(found.table["subject_id"]) == {"s0", "s1"}
+    with pytest.raises(InputError, match="registered scan of every sequence") as caught:
+        prepared(maker, splits, tmp_path / "none", sequences=["T1", "FLAIR"])
+    assert caught.value.found == "5 lesions without one of T1, FLAIR, 0 images that could be made"
+
+
+def test_without_a_frame_of_reference_scans_on_one_grid_are_registered(maker, tmp_path):
+    splits = {}
+    for subject, split in (("s0", "train"), ("s1", "test")):
+        voxels, mask = head()
+        maker.volume(subject, "MR", np.where(mask == 1, 100, voxels), affine_of(), sequence="T2")
+        maker.lesion(maker.volume(subject, "MR", voxels, affine_of(), sequence="T1"), "ring", mask, affine_of())
+        splits[subject] = split
+    facts, _ = prepared(maker, splits, tmp_path, sequences=["T1", "T2"])
+    assert facts["channels"] == 2

@@ -173,6 +173,17 @@ def test_one_class_alone_trains_networks_without_a_condition(images, tmp_path):
     assert load_backbone(tmp_path / "run" / "model").feature_count == 16
 
 
+def test_two_sequences_train_a_generator_of_two_channels(images, tmp_path):
+    both = np.concatenate([np.asarray(images.images), -np.asarray(images.images)], axis=1)
+    write_image_set(tmp_path / "two", both, images.table, images.facts | {"channels": 2})
+    settings = LESIONS.model_copy(update={"images": 16})
+    trainee = LesionTraining(read_image_set(tmp_path / "two"), settings, 5, CPU)
+    train(trainee, settings, tmp_path / "run", "w", silent)
+    generator, kept = load_lesion_generator(tmp_path / "run" / "model", CPU)
+    assert (kept.channels, generator(torch.zeros(3, 8), torch.zeros(3, dtype=torch.long)).shape) == (2, (3, 2, 32, 32))
+    assert trainee.grid().shape == (2 * 33 + 1, 10 * 65 + 1), "channels lie side by side"
+
+
 def test_adaptive_augmentation_resize_and_decay_train_resume_and_are_what_is_saved(images, tmp_path):
     settings = LESIONS.model_copy(
         update={"images": 24, "adaptive_augment": 0.6, "upsampling": "resize", "decay_from": 0.5}
