@@ -21,6 +21,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from flows.prefect_environment import REPORTS_URL
 from flows.progress import duration
 from flows.summary import headline_rows, report_file
 from pipeline.records import StageRecord
@@ -28,9 +29,6 @@ from pipeline.workspace import Workspace
 
 UPDATE_INTERVAL_S = 5.0
 """Least time between two updates of a progress artifact; each is a request to the server."""
-
-REPORTS_URL = "SCANLOOM_REPORTS_URL"
-"""Environment variable: where reports are shown, e.g. ``http://127.0.0.1:4280``."""
 
 
 class StepProgress:

@@ -9,7 +9,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows.commands import evaluation, gans, information, inputs, outputs, placement, sharing, whole_runs
+from flows.commands import (
+    evaluation,
+    gans,
+    information,
+    inputs,
+    outputs,
+    placement,
+    scheduling,
+    sharing,
+    upkeep,
+    whole_runs,
+)
 
 _EPILOG = (
     "First steps:  scanloom demo  ·  scanloom run lesions --input DIR --workspace DIR  ·  scanloom settings presets"
@@ -17,7 +28,9 @@ _EPILOG = (
 _HELP_ORDER = (
     *("demo", "run", "ingest", "prepare", "synthesize", "place-lesions", "translate", "export", "report"),
     *("export-model", "import-model", "info", "forget"),
-    *("train", "evaluate", "quarantine", "settings"),
+    *("plan", "status", "repair", "gc"),
+    *("serve", "deploy", "watch", "notify"),
+    *("train", "evaluate", "quarantine", "settings", "site", "server"),
 )
 
 
@@ -37,7 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for module in (whole_runs, inputs, gans, placement, evaluation, outputs, sharing, information):
+for module in (whole_runs, inputs, gans, placement, evaluation, outputs, sharing, information, upkeep, scheduling):
     app.add_typer(module.commands)
 
 

@@ -5,7 +5,8 @@ wants to report that it was stopped, which takes more than a minute of retries. 
 and leaves when the pipe to the command closes, so that not even SIGKILL leaves it behind. It listens on this machine
 only, on a port that the system chooses.
 
-The child runs ``python -m flows.embedded_server``.
+The child runs ``python -m flows.embedded_server PORT PAGES``. With pages it serves Prefect's interface and runs its
+scheduler and automations too, on a port that stays the same, as a service needs; without, only what one run needs.
 """
 
 import atexit
@@ -33,12 +34,14 @@ class EmbeddedServer:
 
     Args:
         log_file: takes what the server writes to its error stream.
+        port: to listen on; 0 lets the system choose.
+        pages: serve Prefect's interface, scheduler and automations too.
     """
 
-    def __init__(self, log_file: Path) -> None:
+    def __init__(self, log_file: Path, port: int = 0, *, pages: bool = False) -> None:
         with log_file.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.embedded_server"],
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-m", "flows.embedded_server", str(port), "pages" if pages else "bare"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -99,15 +102,22 @@ def _healthy(port: int) -> bool:
 
 def main() -> None:
     """Serve until standard input closes. The first line on standard output is the port."""
+    port, pages = int(sys.argv[1]), sys.argv[2] == "pages"
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.bind((_HOST, 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((_HOST, port))
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()
     os.environ.pop("PREFECT_API_URL", None)
+    if pages:
+        os.environ["PREFECT_SERVER_UI_API_URL"] = f"http://{_HOST}:{listener.getsockname()[1]}/api"
+        os.environ["PREFECT_UI_STATIC_DIRECTORY"] = str(Path(os.environ["PREFECT_HOME"]) / "pages")
     import uvicorn
     from prefect.server.api.server import create_app
 
-    server = uvicorn.Server(uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error", lifespan="on"))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(ephemeral=not pages, final=True), log_level="error", lifespan="on")
+    )
 
     def leave_with_parent() -> None:
         sys.stdin.buffer.read()

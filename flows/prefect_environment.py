@@ -9,10 +9,13 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
+REPORTS_URL = "SCANLOOM_REPORTS_URL"
+"""Environment variable: where reports are shown, e.g. ``http://127.0.0.1:4280``."""
+
 STARTUP_TIMEOUT_S = 120
 """The embedded server makes its database first; on a busy machine that outlasts Prefect's default of 20 s."""
 
-_ALWAYS = {
+ALWAYS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
@@ -36,7 +39,7 @@ def settle(workspace_root: Path, *, debug: bool, environment: MutableMapping[str
     """
     variables = os.environ if environment is None else environment
     embedded = not variables.get("PREFECT_API_URL")
-    variables.update(_ALWAYS)
+    variables.update(ALWAYS)
     for name, value in _UNLESS_SET.items():
         variables.setdefault(name, value)
     variables["PREFECT_LOGGING_LEVEL"] = "DEBUG" if debug else "CRITICAL"

@@ -6,6 +6,7 @@ A stage whose code changed is made again; a change elsewhere leaves its cache al
 import ast
 import functools
 import re
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,9 +18,14 @@ _SETTINGS = re.compile(r"pipeline\.(\w+_)?settings")
 """The values of settings enter a key themselves, and errors end a stage: a new preset or wording retrains nothing."""
 
 
-@functools.cache
 def source_hash(module: str) -> str:
     """SHA-256 over the sources that ``module`` (dotted name) reaches inside scanloom."""
+    return sha256_json(dict(source_hashes(module)))
+
+
+@functools.cache
+def source_hashes(module: str) -> Mapping[str, str]:
+    """SHA-256 of each source file that ``module`` reaches inside scanloom, by module."""
     seen: dict[str, Path] = {}
     waiting = [module]
     while waiting:
@@ -31,7 +37,7 @@ def source_hash(module: str) -> str:
             continue
         seen[name] = path
         waiting.extend(_imports(path))
-    return sha256_json({name: sha256_file(path) for name, path in sorted(seen.items())})
+    return {name: sha256_file(path) for name, path in sorted(seen.items())}
 
 
 def _source_path(module: str) -> Path | None:

@@ -57,7 +57,7 @@ def assign_splits(
     subjects |= _by_hash(rest, shares) if stored else _by_strata(rest, strata, shares)
     for group in together:
         subjects |= _one_side([name for name in group if name in strata], subjects, fractions)
-    if fractions:
+    if fractions and not workspace.planning:
         write_json(workspace.splits_path, {"shares": wanted, "subjects": subjects})
     return {name: subjects[name] for name in strata}
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, JsonValue
 
@@ -29,7 +30,7 @@ from pipeline.files import (
 from pipeline.lease import require_lease
 from pipeline.ledger import Ledger
 from pipeline.records import ProgressCallback, StageRecord, silent
-from pipeline.source_hash import source_hash
+from pipeline.source_hash import source_hash, source_hashes
 from pipeline.workspace import Workspace
 
 RECORD_FILE = "record.json"
@@ -94,6 +95,24 @@ def stage_key(stage: Stage, inputs: Mapping[str, str], settings: BaseModel) -> s
     )
 
 
+class WouldRun(Exception):  # noqa: N818 - an answer, not a failure
+    """A stage of a workspace for planning would make its output.
+
+    Attributes:
+        stage, key: what would be made.
+        inputs: content hashes of what it reads, by name.
+        settings: what it reads of the settings.
+        sources, modules: hash of its sources, and of each.
+        resumable: whether a partial output is gone on with.
+    """
+
+    def __init__(self, stage: Stage, key: str, inputs: Mapping[str, str], settings: BaseModel) -> None:
+        self.stage, self.key, self.inputs, self.resumable = stage.name, key, dict(inputs), stage.resumable
+        self.settings: dict[str, Any] = settings.model_dump(mode="json")
+        self.sources, self.modules = source_hash(stage.module), source_hashes(stage.module)
+        super().__init__(stage.name)
+
+
 def run_stage(
     workspace: Workspace,
     stage: Stage,
@@ -117,12 +136,17 @@ def run_stage(
 
     Raises:
         ScanloomError: whatever the body raises; the ledger keeps its message.
+        WouldRun: the workspace is one for planning, and the output is not there.
     """
-    ledger = Ledger(workspace.ledger_path)
     inputs = {name: record.content_sha256 for name, record in records.items()} | dict(hashes or {})
     key = stage_key(stage, inputs, settings)
     final = workspace.stage_folder(stage.name, key)
-    found = verified_record(final)
+    found = verified_record(final, set_aside=not workspace.planning)
+    if workspace.planning:
+        if found is None:
+            raise WouldRun(stage, key, inputs, settings)
+        return found.model_copy(update={"cached": True})
+    ledger = Ledger(workspace.ledger_path)
     if found is not None:
         ledger.hit(stage.name, key, found.content_sha256, found.folder)
         return found.model_copy(update={"cached": True})
@@ -159,8 +183,13 @@ def failure_message(error: BaseException) -> str:
     return str(error) if isinstance(error, ScanloomError) else type(error).__name__
 
 
-def verified_record(folder: Path) -> StageRecord | None:
-    """The record of a finished output whose files equal its manifest, else None. A damaged output is set aside."""
+def verified_record(folder: Path, *, set_aside: bool = True) -> StageRecord | None:
+    """The record of a finished output whose files equal its manifest, else None.
+
+    Args:
+        folder: the output.
+        set_aside: give a damaged output another name, so that it can be made again.
+    """
     path = folder / RECORD_FILE
     if not path.is_file():
         return None
@@ -171,6 +200,8 @@ def verified_record(folder: Path) -> StageRecord | None:
         record = None
     if record is not None and stored["manifest"] == folder_manifest(folder, VOLATILE):
         return record
+    if not set_aside:
+        return None
     damaged = folder.with_name(folder.name + ".damaged")
     shutil.rmtree(damaged, ignore_errors=True)
     folder.rename(damaged)
@@ -206,6 +237,7 @@ def _seal(
         "manifest": manifest,
         "inputs": dict(inputs),
         "sources": source_hash(stage.module),
+        "modules": dict(source_hashes(stage.module)),
         "versions": {name: version(name) for name in _RECORDED_PACKAGES},
     }
     write_json(partial / RECORD_FILE, provenance)

@@ -17,7 +17,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import WorkspaceBusyError, WorkspaceError
@@ -33,9 +33,11 @@ class Workspace:
 
     Attributes:
         root: absolute folder.
+        planning: stages are asked what they would do, and make nothing; see `pipeline.planning`.
     """
 
     root: Path
+    planning: bool = False
 
     @classmethod
     def open(cls, root: Path, identity_key: bytes | None = None) -> "Workspace":
@@ -64,6 +66,10 @@ class Workspace:
                 change="Give another folder with --workspace, or correct its permissions.",
             ) from None
         return workspace
+
+    def for_planning(self) -> "Workspace":
+        """The same workspace, in which stages make nothing."""
+        return replace(self, planning=True)
 
     @property
     def ledger_path(self) -> Path:

@@ -84,16 +84,17 @@ class FileIndex:
         """Whether a damaged index had to be made again."""
         return self._database.rebuilt
 
-    def update(self, tree: SourceTree, progress: ProgressCallback = silent) -> IndexedTree:
+    def update(self, tree: SourceTree, progress: ProgressCallback = silent, *, keep: bool = True) -> IndexedTree:
         """Hash what is new or changed, forget what is gone.
 
         Args:
             tree: the whole input; rows of files that it lacks are removed.
             progress: counted in files.
+            keep: store what was found; without it the next update finds the same changes.
         """
-        return self._database.attempt(lambda: self._update(tree, progress))
+        return self._database.attempt(lambda: self._update(tree, progress, keep=keep))
 
-    def _update(self, tree: SourceTree, progress: ProgressCallback) -> IndexedTree:
+    def _update(self, tree: SourceTree, progress: ProgressCallback, *, keep: bool) -> IndexedTree:
         root = _text(tree.root)
         with self._database.connection() as connection:
             stored = {row[0]: row[1:] for row in connection.execute(_ROWS, (root,))}
@@ -103,11 +104,17 @@ class FileIndex:
             hashes |= {name: sha256 for name, (sha256, _) in fresh.items()}
             gone = stored.keys() - hashes.keys()
             rows = [(root, file.name, *fresh[file.name], *file[2:]) for file in unread]
-            connection.executemany("DELETE FROM files WHERE root = ? AND name = ?", [(root, name) for name in gone])
-            connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            if keep:
+                connection.executemany("DELETE FROM files WHERE root = ? AND name = ?", [(root, name) for name in gone])
+                connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         new = len(fresh.keys() - stored.keys())
         changed = sum(name in stored and stored[name][0] != sha256 for name, (sha256, _) in fresh.items())
         return IndexedTree(hashes, Changes(new, changed, len(gone), len(hashes) - new - changed))
+
+
+def contents(tree: SourceTree, indexed: IndexedTree) -> dict[str, str]:
+    """What an input holds: the hash of every file, and why an entry that is no regular file was refused."""
+    return indexed.hashes | {item.names[0]: item.error.reason for item in tree.refused}
 
 
 def fingerprint(hashes: Mapping[str, str], pseudonymizer: Pseudonymizer) -> str:

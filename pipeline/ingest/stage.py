@@ -13,7 +13,7 @@ from pipeline.deidentify import Pseudonymizer
 from pipeline.errors import InputError, WorkspaceError
 from pipeline.files import PARTIAL_SUFFIX, sha256_bytes, sha256_json, write_json
 from pipeline.ingest.catalog_builder import CatalogBuilder, Crosswalk
-from pipeline.ingest.file_index import INDEX_FILE, FileIndex, IndexedTree, fingerprint
+from pipeline.ingest.file_index import INDEX_FILE, FileIndex, IndexedTree, contents, fingerprint
 from pipeline.ingest.forgotten import forgotten_subjects
 from pipeline.ingest.found import Reading
 from pipeline.ingest.known_volumes import KnownVolumes
@@ -54,8 +54,9 @@ def ingest(
     key = workspace.identity_key()
     pseudonymizer = Pseudonymizer(key)
     index = FileIndex(workspace.identity / INDEX_FILE)
-    indexed = index.update(tree, progress)
-    remember_input(workspace.identity, tree.root)
+    indexed = index.update(tree, progress, keep=not workspace.planning)
+    if not workspace.planning:
+        remember_input(workspace.identity, tree.root)
     readings = Readings(
         workspace.identity,
         KnownVolumes(workspace.root / "ingest"),
@@ -63,14 +64,13 @@ def ingest(
         indexed.hashes,
         partial(unusable, min_slices=settings.ingest.min_slices),
     )
-    hashes = indexed.hashes | {item.names[0]: item.error.reason for item in tree.refused}
     record = run_stage(
         workspace,
         Stage("ingest", "pipeline.ingest.stage", partial(_read_input, tree, readings, settings.ingest, pseudonymizer)),
         settings.ingest,
         records={},
         hashes={
-            "input": fingerprint(hashes, pseudonymizer),
+            "input": fingerprint(contents(tree, indexed), pseudonymizer),
             "identity": sha256_bytes(b"identity\0" + key),
             "retries": str(retries(workspace.identity)),
             "forgotten": sha256_json(sorted(forgotten_subjects(workspace.identity))),
@@ -78,8 +78,16 @@ def ingest(
         },
         progress=progress,
     )
-    write_json(workspace.root / CHANGES_FILE, _changes(indexed, readings, rebuilt=index.rebuilt))
+    if not workspace.planning:
+        write_json(workspace.root / CHANGES_FILE, _changes(indexed, readings, rebuilt=index.rebuilt))
     return record
+
+
+def changed_files(workspace: Workspace, input_folder: Path) -> str:
+    """How many files of an input are new, changed and removed since the last ingest, in words; nothing is kept."""
+    tree = walk(input_folder, leave_out=workspace.root)
+    changes = FileIndex(workspace.identity / INDEX_FILE).update(tree, keep=False).changes
+    return f"files: {changes.new} new, {changes.changed} changed, {changes.removed} removed"
 
 
 def _changes(indexed: IndexedTree, readings: Readings, *, rebuilt: bool) -> dict[str, JsonValue]:

@@ -1,0 +1,100 @@
+"""What `scanloom serve` does: schedule, worker, new-data trigger and reports of a workstation in one process.
+
+Runs are processes of their own, one at a time, for they share one device. A stopped service leaves its schedules in
+place: what fell due meanwhile runs at the next start, once (`pipeline.slots`); what was at work goes on
+(`flows.zombies`).
+"""
+
+import asyncio
+import os
+import threading
+
+from rich.console import Console
+
+from flows.deployment_file import NEW_DATA, DeploymentEntry
+from flows.prefect_environment import REPORTS_URL
+from flows.server import server_running
+from flows.sites import read_site
+from pipeline.errors import WorkspaceError
+
+DEFAULT_REPORTS_PORT = 4280
+PREFETCH_S = 10.0
+QUERY_S = 5.0
+
+
+def serve(
+    console: Console,
+    entries: tuple[DeploymentEntry, ...],
+    *,
+    port: int,
+    reports_port: int,
+    look_interval_s: float,
+    debug: bool,
+) -> None:
+    """Serve deployments until Ctrl-C or SIGTERM.
+
+    Args:
+        console: where to say what goes on.
+        entries: the deployments.
+        port: of the server, unless PREFECT_API_URL names one.
+        reports_port: where reports are shown.
+        look_interval_s: seconds between two looks for new scans.
+        debug: let Prefect log.
+
+    Raises:
+        SettingsError: a site is not known here, or a deployment is not valid.
+        WorkspaceError: a port is taken.
+    """
+    for entry in entries:
+        read_site(str(entry.parameters["site"]))
+    with server_running(console, port, debug=debug):
+        from flows.report_server import reports_shown
+
+        try:
+            with reports_shown(reports_port) as address:
+                os.environ[REPORTS_URL] = address
+                _serve(console, entries, look_interval_s)
+        except OSError as error:
+            raise WorkspaceError(
+                "Reports need a free port of this machine.",
+                found=f"port {reports_port}: {error.strerror}",
+                allowed="a port that no other process listens on",
+                change="Give another one with --reports-port.",
+            ) from None
+
+
+def _serve(console: Console, entries: tuple[DeploymentEntry, ...], look_interval_s: float) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.runner import Runner
+
+    from flows.deployments import deployment_of
+    from flows.new_data import Watcher
+    from flows.zombies import bury_zombies
+
+    with get_client(sync_client=True) as client:
+        for line in bury_zombies(client, resume=True):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    deployments = [deployment_of(entry, pool=False) for entry in entries]
+
+    async def work() -> None:
+        runner = Runner(
+            name="scanloom", limit=1, query_seconds=QUERY_S, prefetch_seconds=PREFETCH_S, pause_on_shutdown=False
+        )
+        for deployment in deployments:
+            await runner.aadd_deployment(deployment)
+        await runner.start()
+
+    stopped = threading.Event()
+    watcher = threading.Thread(
+        target=Watcher().look_until, args=(stopped, look_interval_s), name="new-data", daemon=True
+    )
+    for entry in entries:
+        when = [each.cron or f"every {each.interval:g} s" for each in entry.schedules]
+        when += ["new scans"] if NEW_DATA in entry.tags else []
+        console.print(f"serving {entry.name}: {', '.join(when) or 'by hand only'}", markup=False, highlight=False)
+    if any(NEW_DATA in entry.tags for entry in entries):
+        watcher.start()
+    try:
+        asyncio.run(work())
+    finally:
+        stopped.set()
