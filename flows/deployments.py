@@ -1,12 +1,20 @@
 """Deployments made from their entries: registered at a server for a work pool, or given to a runner of this process."""
 
 import importlib
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect import Flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Interval, Schedule
@@ -14,9 +22,17 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.deployment_file import DeploymentEntry, ScheduleEntry
 from flows.prefect_environment import ALWAYS
+from flows.stage_flows import TRIGGER_TAG
 from pipeline.errors import SettingsError
 
 TAG = "scanloom"
+
+
+def flow_of(entry: DeploymentEntry) -> Flow[..., Any]:
+    """The flow of a deployment."""
+    module, _, name = entry.entrypoint.rpartition(".")
+    found: Flow[..., Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def deployment_of(entry: DeploymentEntry, *, pool: bool) -> RunnerDeployment:
@@ -29,8 +45,7 @@ def deployment_of(entry: DeploymentEntry, *, pool: bool) -> RunnerDeployment:
     Raises:
         SettingsError: a schedule or a parameter is not valid.
     """
-    module, _, name = entry.entrypoint.rpartition(".")
-    flow: Flow[..., Any] = getattr(importlib.import_module(module), name)
+    flow = flow_of(entry)
     try:
         flow.validate_parameters(entry.parameters)
         made = flow.to_deployment(
@@ -54,6 +69,40 @@ def deployment_of(entry: DeploymentEntry, *, pool: bool) -> RunnerDeployment:
     return made
 
 
+def overdue(client: SyncPrefectClient, entry: DeploymentEntry) -> datetime | None:
+    """The latest time at which a deployment fell due and was not begun, e.g. while its service was down.
+
+    Ask before the deployment is registered anew: Prefect then forgets what fell due before.
+    """
+    try:
+        known = client.read_deployment_by_name(f"{flow_of(entry).name}/{entry.name}")
+    except ObjectNotFound:
+        return None
+    found = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[known.id]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+            expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+        )
+    )
+    return max(
+        (run.expected_start_time for run in found if run.auto_scheduled and run.expected_start_time), default=None
+    )
+
+
+def catch_up(client: SyncPrefectClient, entry: DeploymentEntry, due: datetime | None) -> str | None:
+    """One run for all that fell due and was not begun; returns its name. Again and again with the same outcome."""
+    if due is None:
+        return None
+    known = client.read_deployment_by_name(f"{flow_of(entry).name}/{entry.name}")
+    run = client.create_flow_run_from_deployment(
+        known.id,
+        idempotency_key=f"missed-{known.id}-{due.isoformat()}",
+        tags=[f"{TRIGGER_TAG}{known.id} {due.isoformat()}"],
+    )
+    return run.name
+
+
 def register(entries: tuple[DeploymentEntry, ...]) -> list[tuple[str, bool]]:
     """Register deployments at the server, making work pools that lack; again and again with the same outcome.
 
@@ -69,8 +118,9 @@ def register(entries: tuple[DeploymentEntry, ...]) -> list[tuple[str, bool]]:
             except ObjectNotFound:
                 client.create_work_pool(WorkPoolCreate(name=entry.work_pool.name, type="process"))
                 made = True
-            deployment = deployment_of(entry, pool=True)
+            deployment, due = deployment_of(entry, pool=True), overdue(client, entry)
             deployment.apply()
+            catch_up(client, entry, due)
             done.append((f"{deployment.flow_name}/{deployment.name}", made))
     return done
 

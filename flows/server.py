@@ -12,6 +12,8 @@ from flows.prefect_environment import settle
 from flows.sites import home
 
 DEFAULT_PORT = 4200
+SERVICE_STARTUP_S = 600.0
+"""A service starts with the machine, when everything else does too, and makes its database first."""
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def server_running(console: Console, port: int, *, debug: bool) -> Iterator[str]
         return
     server = EmbeddedServer(folder / "logs" / "prefect-server.log", port, pages=True)
     try:
-        address = server.wait()
+        address = server.wait(SERVICE_STARTUP_S)
         os.environ["PREFECT_API_URL"] = address
         console.print(f"Prefect's pages: {address.removesuffix('/api')}", highlight=False)
         yield address

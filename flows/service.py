@@ -67,13 +67,14 @@ def _serve(console: Console, entries: tuple[DeploymentEntry, ...], look_interval
     from prefect.client.orchestration import get_client
     from prefect.runner import Runner
 
-    from flows.deployments import deployment_of
+    from flows.deployments import catch_up, deployment_of, overdue
     from flows.new_data import Watcher
     from flows.zombies import bury_zombies
 
     with get_client(sync_client=True) as client:
         for line in bury_zombies(client, resume=True):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+        missed = {entry.name: overdue(client, entry) for entry in entries}
     deployments = [deployment_of(entry, pool=False) for entry in entries]
 
     async def work() -> None:
@@ -82,7 +83,14 @@ def _serve(console: Console, entries: tuple[DeploymentEntry, ...], look_interval
         )
         for deployment in deployments:
             await runner.aadd_deployment(deployment)
+        await asyncio.to_thread(catch_up_all)
         await runner.start()
+
+    def catch_up_all() -> None:
+        with get_client(sync_client=True) as client:
+            for entry in entries:
+                if catch_up(client, entry, missed[entry.name]) is not None:
+                    console.print(f"{entry.name} fell due while no service ran: begun now", highlight=False)
 
     stopped = threading.Event()
     watcher = threading.Thread(

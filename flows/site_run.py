@@ -20,7 +20,7 @@ from flows.progress import display_for
 from flows.requests import load_settings, remembered
 from flows.sites import read_site
 from pipeline.errors import ScanloomError, WorkspaceBusyError
-from pipeline.lease import held
+from pipeline.lease import Holding, held
 from pipeline.ledger import Ledger
 from pipeline.preflight import check_input, estimate, require, survey
 from pipeline.slots import serving_lease
@@ -122,10 +122,11 @@ def _on_site(request: Request, slot: Slot) -> Iterator[OpenRun | Served]:
     if request.needs_input:
         check_input(site.input, site.workspace)
     workspace = Workspace.open(site.workspace)
-    with _held(workspace, request, slot), remembered(workspace, settings):
+    with _held(workspace, request, slot) as holding, remembered(workspace, settings):
         if slot.name is not None:
             earlier = serving_lease(Ledger(workspace.ledger_path), slot.name, request.flow, slot.due_at)
             if earlier is not None:
+                holding.idle = True
                 yield Served(earlier.began_at)
                 return
         folder = site.input if request.needs_input else None
@@ -134,20 +135,20 @@ def _on_site(request: Request, slot: Slot) -> Iterator[OpenRun | Served]:
 
 
 @contextmanager
-def _held(workspace: Workspace, request: Request, slot: Slot) -> Iterator[None]:
+def _held(workspace: Workspace, request: Request, slot: Slot) -> Iterator[Holding]:
     """Hold the workspace; a run of a schedule or trigger waits for another run to end, one started by hand does not."""
     give_up = time.monotonic() + (WAIT_S if slot.name else 0.0)
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(held(workspace, request.flow, flow_run=slot.flow_run, slot=slot.name))
+                holding = stack.enter_context(held(workspace, request.flow, flow_run=slot.flow_run, slot=slot.name))
                 break
             except WorkspaceBusyError as error:
                 if time.monotonic() >= give_up:
                     raise
                 sys.stderr.write(f"waiting: {error.found}\n")
                 time.sleep(WAIT_INTERVAL_S)
-        yield
+        yield holding
 
 
 @contextmanager

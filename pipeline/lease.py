@@ -47,7 +47,7 @@ class Lease:
         slot: what made it start, e.g. a time of a schedule; see `pipeline.slots`.
         began_at, heartbeat_at: seconds since the epoch.
         ended_at: None while it is open.
-        outcome: completed, failed or died; None while it is open.
+        outcome: completed, failed, died, or idle where nothing was to be done; None while it is open.
         owner: the process.
     """
 
@@ -84,9 +84,24 @@ def _lease(*values: Any) -> Lease:
     return Lease(*(*values[:8], ProcessIdentity(*values[8:])))
 
 
+@dataclass
+class Holding:
+    """A lease while it is held.
+
+    Attributes:
+        number: of the lease.
+        idle: set it where nothing was to be done, so that the run serves no slot.
+    """
+
+    number: int
+    idle: bool = False
+
+
 @contextmanager
-def held(workspace: Workspace, purpose: str, *, flow_run: str | None = None, slot: str | None = None) -> Iterator[int]:
-    """Hold the workspace for writing; yields the lease's number.
+def held(
+    workspace: Workspace, purpose: str, *, flow_run: str | None = None, slot: str | None = None
+) -> Iterator[Holding]:
+    """Hold the workspace for writing.
 
     Args:
         workspace: what to hold.
@@ -101,15 +116,15 @@ def held(workspace: Workspace, purpose: str, *, flow_run: str | None = None, slo
         ledger = Ledger(workspace.ledger_path)
         bury(ledger)
         _refuse_others(ledger)
-        number = _take(ledger, purpose, flow_run, slot)
+        holding = Holding(_take(ledger, purpose, flow_run, slot))
         outcome = "failed"
         try:
-            with _beating(ledger, number):
-                yield number
-            outcome = "completed"
+            with _beating(ledger, holding.number):
+                yield holding
+            outcome = "idle" if holding.idle else "completed"
         finally:
             with suppress(sqlite3.Error):  # a full disk must not hide what ended the run; the next run sees it died
-                _end(ledger, number, outcome)
+                _end(ledger, holding.number, outcome)
 
 
 def bury(ledger: Ledger) -> list[Lease]:

@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS leases (
     heartbeat_at REAL NOT NULL,
     beats INTEGER NOT NULL DEFAULT 0,
     ended_at REAL,
-    outcome TEXT CHECK (outcome IN ('completed', 'failed', 'died'))
+    outcome TEXT CHECK (outcome IN ('completed', 'failed', 'died', 'idle'))
 );
 """
 _ADDED = {

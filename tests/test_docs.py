@@ -53,6 +53,8 @@ PAGES = [
     "docs/privacy.md",
     "docs/python.md",
     "docs/flows.md",
+    "docs/schedule.md",
+    "docs/team-server.md",
     "docs/demo.md",
     "README.md",
     "CONTRIBUTING.md",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.deidentify import Pseudonymizer
+from pipeline.errors import InputError
 from pipeline.files import sha256_json
 from pipeline.ingest.file_index import FileIndex, contents, fingerprint
 from pipeline.ingest.source_tree import walk
@@ -39,9 +40,12 @@ def look(workspace: Workspace, folder: Path, before: Look | None) -> Look:
         folder: the input.
         before: what the look before found; None for a first look.
     """
-    tree = walk(folder, leave_out=workspace.root)
+    try:
+        tree = walk(folder, leave_out=workspace.root)
+    except InputError:  # nothing there yet
+        return Look("", None)
     state = sha256_json([[file.name.encode("utf-8", "replace").decode(), *file[2:]] for file in tree.files])
-    if not tree.files or before is None or before.state != state:
+    if before is None or before.state != state:
         return Look(state, None)
     if before.fingerprint is not None:
         return before
