@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.prepared_set import VolumeSet
-from pipeline.report.case_slices import BONE, GREY_WINDOW, SOFT_TISSUE, OpenCase, SliceRow, body_box, slice_rows
+from pipeline.report.case_slices import BONE, GREY_WINDOW, MAPS, SOFT_TISSUE, OpenCase, SliceRow, body_box, slice_rows
 from pipeline.report.pictures import Window
 from pipeline.report.slice_viewer import Place, SliceViewer, slice_viewer
 from pipeline.settings import ReportSettings
@@ -21,7 +21,7 @@ from pipeline.settings import ReportSettings
 ERROR_LIMITS = {"HU": 500.0, "grey": 128.0}
 """Ends of the error colors, by unit."""
 
-_TITLES = {"mr": "MR", "pseudo_ct": "Pseudo-CT", "ct": "CT", "uncertainty": "Uncertainty"}
+_TITLES = {"mr": "MR", "pseudo_ct": "Pseudo-CT", "ct": "CT"} | {key: title.capitalize() for key, title in MAPS.items()}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class CaseGallery:
 def case_gallery(prepared: VolumeSet, translated: Path, settings: ReportSettings) -> CaseGallery:
     """Pictures of the cases in ``translated``/cases.parquet.
 
-    A column ``uncertainty_path`` there names an array (K, H, W) beside ``prepared_path``, in the unit of the CT.
+    Columns ``uncertainty`` (in the unit of the CT) and ``cycle_residual`` (in thousandths of an MR unit) there name
+    arrays (K, H, W) beside ``prepared_path``; either may be missing or null.
 
     Args:
         prepared: MR, CT and masks.
@@ -134,13 +135,16 @@ def _open(row: dict[str, Any], prepared: VolumeSet, translated: Path) -> OpenCas
     stored = prepared.facts.get("spacing_mm")
     spacing = None if stored is None else (stored[2], stored[1], stored[0])
     place = Place.of_display(mr_row["affine"], pseudo_ct.shape, spacing)
-    path = row.get("uncertainty_path")
-    uncertainty = None if path is None else np.load(translated / path, mmap_mode="r", allow_pickle=False)
-    return OpenCase(row, prepared.voxels(mr_row), prepared.mask(mr_row), pseudo_ct, ct, place, uncertainty)
+    maps = {
+        key: np.load(translated / row[key], mmap_mode="r", allow_pickle=False)
+        for key in MAPS
+        if row.get(key) is not None
+    }
+    return OpenCase(row, prepared.voxels(mr_row), prepared.mask(mr_row), pseudo_ct, ct, place, maps)
 
 
 def _viewer(case: OpenCase, unit: str, limit: float, room: int, *, oriented: bool) -> SliceViewer:
-    found = {"mr": case.mr, "pseudo_ct": case.pseudo_ct, "ct": case.ct, "uncertainty": case.uncertainty}
+    found = {"mr": case.mr, "pseudo_ct": case.pseudo_ct, "ct": case.ct, **case.maps}
     volumes = {key: (_TITLES[key], voxels) for key, voxels in found.items() if voxels is not None}
     box = body_box(case.mask)
     return slice_viewer(volumes, box, case.place, unit=unit, oriented=oriented, error_limit=limit, room=room)

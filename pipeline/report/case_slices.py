@@ -1,6 +1,7 @@
 """Still slices of one case: MR | pseudo-CT | CT | signed error at several heights, in stated windows."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from pipeline.report.slice_viewer import Box, Place, Voxels
 MR_WINDOW = Window("whole range", 2.0, 0.0)
 SOFT_TISSUE, BONE = Window("soft tissue", 400, 40), Window("bone", 2000, 300)
 GREY_WINDOW = Window("grey levels", 255, 127.5)
+
+MAPS: Mapping[str, str] = {"uncertainty": "uncertainty", "cycle_residual": "cycle residual"}
+"""Maps of a pseudo-CT that a translation may write, by key, with their names."""
 
 _BODY_MARGIN_PX = 4
 
@@ -43,7 +47,8 @@ class OpenCase:
         mask: body outline.
         pseudo_ct, ct: HU or grey levels; no CT where there is no reference.
         place: where the voxels lie.
-        uncertainty: in the unit of the CT; None where the translation wrote none.
+        maps: what the translation wrote of `MAPS`: uncertainty in the unit of the CT, cycle_residual in thousandths of
+            an MR unit.
     """
 
     row: dict[str, Any]
@@ -52,7 +57,7 @@ class OpenCase:
     pseudo_ct: Voxels
     ct: Voxels | None
     place: Place
-    uncertainty: Voxels | None = None
+    maps: Mapping[str, Voxels] = field(default_factory=dict)
 
     def error(self) -> float | None:
         """Mean absolute difference inside the body outline; None without a reference."""

@@ -97,8 +97,9 @@
     const paint = (canvas, values, width, height, cross) => {
       const image = new ImageData(width, height);
       const key = canvas.dataset.panel;
-      const window = { mr: [2 * facts.mr_per_unit, 0], uncertainty: [facts.uncertainty_limit, facts.uncertainty_limit / 2] };
-      const [span, level] = window[key] ?? facts.windows[state.window];
+      const scale = facts.maps[key];
+      const own = key === "mr" ? [2 * facts.mr_per_unit, 0] : scale && [scale.white, scale.white / 2];
+      const [span, level] = own ?? facts.windows[state.window];
       const low = level - span / 2;
       for (let place = 0; place < values.length; place += 1) {
         if (key === "error") {
@@ -149,7 +150,10 @@
       if ("mr" in found) words.push(`MR ${plain(found.mr / facts.mr_per_unit, 2)}`);
       words.push(`pseudo-CT ${plain(found.pseudo_ct)}${unit}`);
       if ("ct" in found) words.push(`CT ${plain(found.ct)}${unit}`, `error ${signed(found.pseudo_ct - found.ct)}${unit}`);
-      if ("uncertainty" in found) words.push(`uncertainty ${plain(found.uncertainty)}${unit}`);
+      for (const [key, scale] of Object.entries(facts.maps)) {
+        const value = plain(found[key] / scale.per_unit, scale.digits);
+        words.push(`${key.replace("_", " ")} ${value}${scale.unit && ` ${scale.unit}`}`);
+      }
       return words.join(" · ");
     };
 

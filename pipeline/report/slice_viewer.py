@@ -7,7 +7,7 @@ plane; the page says which.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,34 @@ Box = tuple[int, int, int, int]
 MR_STEP = 128
 """Rounding of an MR in unit × 16384: 256 grey levels from −1 to 1."""
 
-UNCERTAINTY_LIMIT = 200.0
-"""What an uncertainty map shows as white, in the unit of the CT."""
+
+@dataclass(frozen=True)
+class MapScale:
+    """How a map of a pseudo-CT is shown.
+
+    Attributes:
+        white: what is shown as white, in stored values; 0 is black.
+        per_unit: stored values of one unit.
+        digits: decimals read out.
+        unit: e.g. HU; empty for grey levels.
+    """
+
+    white: float
+    per_unit: float
+    digits: int
+    unit: str
+
+    @property
+    def words(self) -> str:
+        """Scale of the pictures."""
+        return f"black 0 to white {self.white / self.per_unit:g}{f' {self.unit}' if self.unit else ''}"
+
+
+MAP_SCALES: Mapping[str, Mapping[str, MapScale]] = {
+    "HU": {"uncertainty": MapScale(300, 1, 0, "HU"), "cycle_residual": MapScale(500, 1000, 3, "MR units")},
+    "grey": {"uncertainty": MapScale(64, 1, 0, ""), "cycle_residual": MapScale(500, 1000, 3, "MR units")},
+}
+"""Scales by unit of the CT and key of the volume."""
 
 COARSER = ((1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (2, 4), (4, 2), (4, 4), (8, 4))
 """(voxels averaged along each side, rounding step) from the finest to the coarsest that is tried."""
@@ -88,7 +114,7 @@ class Volume:
     """One volume of a viewer.
 
     Attributes:
-        key: mr, pseudo_ct, ct or uncertainty.
+        key: mr, pseudo_ct, ct, uncertainty or cycle_residual.
         title: heading.
         packed: its slices.
     """
@@ -110,7 +136,6 @@ class SliceViewer:
         unit: HU or grey.
         error_limit: end of the error colors.
         factor, step: what was averaged and rounded, see `COARSER`.
-        uncertainty_limit: what an uncertainty map shows as white.
     """
 
     volumes: tuple[Volume, ...]
@@ -121,7 +146,12 @@ class SliceViewer:
     error_limit: float
     factor: int
     step: int
-    uncertainty_limit: float = UNCERTAINTY_LIMIT
+
+    @property
+    def maps(self) -> dict[str, MapScale]:
+        """Scales of the maps that are there."""
+        keys = {volume.key for volume in self.volumes}
+        return {key: scale for key, scale in MAP_SCALES[self.unit].items() if key in keys}
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -159,7 +189,7 @@ class SliceViewer:
                 "mr_per_unit": _MR_PER_UNIT,
                 "stops": DIVERGING_STOPS,
                 "error_limit": self.error_limit,
-                "uncertainty_limit": self.uncertainty_limit,
+                "maps": {key: asdict(scale) for key, scale in self.maps.items()},
             },
             separators=(",", ":"),
         )
@@ -178,7 +208,8 @@ def slice_viewer(
     """Pack a case into at most about ``room`` characters.
 
     Args:
-        volumes: title and voxels (K, H, W) by key: mr in unit × 16384, pseudo_ct, ct, uncertainty in ``unit``.
+        volumes: title and voxels (K, H, W) by key: mr in unit × 16384; pseudo_ct, ct, uncertainty in ``unit``;
+            cycle_residual in thousandths of an MR unit.
         box: first and end row, first and end column of the body.
         place: of the whole volumes.
         unit: HU or grey.

@@ -217,8 +217,13 @@ def _translate(unit: str) -> Callable[[Path], None]:
                     "dicom_folder": None,
                     "dicom_refusal": "the source has no geometry",
                     "residual": 0.1,
+                    "uncertainty": None,
+                    "cycle_residual": None,
                 }
             )
+        for name, value in (("uncertainty", 75), ("cycle_residual", 80)):  # of the case shown last
+            rows[0][name] = f"prepared/{name}.npy"
+            np.save(folder / "prepared" / f"{name}.npy", np.full(pseudo.shape, value, np.int16))
         pl.DataFrame(rows).write_parquet(folder / "cases.parquet")
 
     return fill

@@ -83,19 +83,29 @@ def test_an_empty_body_outline_shows_the_whole_slice(tmp_path: Path) -> None:
     assert shown.scored == 0
 
 
-def test_the_uncertainty_that_a_translation_wrote_stands_in_the_viewer(tmp_path: Path) -> None:
+def test_the_maps_that_a_translation_wrote_stand_in_the_viewer(tmp_path: Path) -> None:
     gallery(tmp_path, [5, 9])
     table = pl.read_parquet(tmp_path / "made" / "cases.parquet")
     np.save(tmp_path / "made" / "spread.npy", np.full(SHAPE, 12.6, np.float32))
-    paths = pl.Series("uncertainty_path", ["spread.npy", None])
-    table.with_columns(paths).write_parquet(tmp_path / "made" / "cases.parquet")
+    np.save(tmp_path / "made" / "back.npy", np.full(SHAPE, 80, np.int16))
+    spreads, backs = (
+        pl.Series("uncertainty", ["spread.npy", None]),
+        pl.Series("cycle_residual", ["back.npy", "back.npy"]),
+    )
+    table.with_columns(spreads, backs).write_parquet(tmp_path / "made" / "cases.parquet")
     shown = case_gallery(read_volume_set(tmp_path), tmp_path / "made", ReportSettings())
     first, second = (case.viewer for case in shown.cases)
     assert first is not None
     assert second is not None
-    assert [key for key, _ in first.panels] == ["mr", "pseudo_ct", "ct", "error", "uncertainty"]
-    assert first.volumes[-1].packed.low == 13
-    assert [key for key, _ in second.panels] == ["mr", "pseudo_ct", "ct", "error"]
+    every = ["mr", "pseudo_ct", "ct", "error", "uncertainty", "cycle_residual"]
+    assert [key for key, _ in first.panels] == every
+    assert first.volumes[-2].packed.low == 13
+    assert {key: scale.words for key, scale in first.maps.items()} == {
+        "uncertainty": "black 0 to white 300 HU",
+        "cycle_residual": "black 0 to white 0.5 MR units",
+    }
+    assert [key for key, _ in second.panels] == every[:4] + every[5:]
+    assert list(second.maps) == ["cycle_residual"]
 
 
 def test_viewers_can_be_left_out(tmp_path: Path) -> None:

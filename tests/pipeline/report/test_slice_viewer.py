@@ -258,6 +258,17 @@ def test_the_viewer_names_its_parts_and_complains_of_nothing(browser: Browser) -
     assert browser.requests == []
 
 
+def test_maps_are_painted_on_their_own_scale_and_read_out_in_their_unit(browser: Browser) -> None:
+    last = "[...document.querySelectorAll('.viewer')].at(-1)"
+    browser.evaluate(f"{last}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+    browser.wait(f"{last}.dataset.shown", 10)
+    text = browser.evaluate(f"{last}.querySelector('.readout').textContent")
+    assert text.endswith("uncertainty 75 HU · cycle residual 0.080 MR units")
+    for key, grey in (("uncertainty", 64), ("cycle_residual", 41)):  # 255 · 75 / 300 and 255 · 80 / 500
+        pixel = f"{last}.querySelector('[data-panel={key}]').getContext('2d').getImageData(0, 0, 1, 1).data[0]"
+        assert browser.evaluate(pixel) == grey
+
+
 def test_without_a_script_the_stills_are_open_and_the_viewer_is_not_there(fake_run: Any) -> None:
     folder = write_report(fake_run.workspace, fake_run.settings, fake_run.records).path(fake_run.workspace.root)
     page = Path(folder / "report.html").read_text(encoding="utf-8")
