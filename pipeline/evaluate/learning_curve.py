@@ -32,6 +32,7 @@ def curve_table(
     clean_audit(audit)
     points = [(s, r) for s in sorted(settings.learning_real_shares) for r in sorted(settings.learning_synthetic_ratios)]
     rows: list[Row] = []
+    left_out: list[str] = []
     for number, (share, ratio) in enumerate(points, 1):
         real = share_of_subjects(study.train, share, seed)
         added = _synthetic(study.synthetic, round(ratio * len(real)), seed)
@@ -50,11 +51,14 @@ def curve_table(
                 "synthetic": len(added),
             }
             rows.append(counts | cells("macro_auc", arm_interval(found, "point", study, "macro_auc", settings, seed)))
+        else:
+            left_out.append(f"{share:.0%} of the subjects with {ratio:g} : 1".replace("%", " %"))
         progress("points of the learning curve", number, len(points))
+    gaps = f" Left out, as synthetic images or a class are missing: {', '.join(left_out)}." if left_out else ""
     return ResultTable(
         key="learning_curve",
         title="Learning curve",
-        caption=f"The budget of the arms at every point: {settings.classifier_steps} steps, {settings.seeds} seeds.",
+        caption=f"The budget of the arms everywhere: {settings.classifier_steps} steps, {settings.seeds} seeds.{gaps}",
         columns=(
             Column(key="subjects", title="training subjects", digits=0),
             Column(key="real", title="real images", digits=0),

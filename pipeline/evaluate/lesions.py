@@ -176,7 +176,7 @@ def _copies(gate: Gate) -> Headline:
 
 
 def _span(gain: Score) -> str:
-    return f"[{gain.low:+.3f}, {gain.high:+.3f}]"
+    return f"[{gain.low:+.3f}, {gain.high:+.3f}]".replace("-", "−")
 
 
 def _gate_verdict(gate: Gate) -> Verdict:

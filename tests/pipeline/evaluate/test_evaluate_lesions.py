@@ -29,6 +29,7 @@ def outcome(prepared, cohort, folder, settings=SETTINGS, **known):
         headlines={headline.key: headline for headline in results.headlines},
         verdicts={verdict.key: verdict for verdict in results.verdicts},
         tables={table.key: list(table.rows) for table in results.tables},
+        captions={table.key: table.caption for table in results.tables},
         gate=json.loads((folder / "gate.json").read_text()),
         flagged=pl.read_parquet(folder / "flagged.parquet"),
     )
@@ -320,7 +321,9 @@ def test_the_learning_curve_has_a_point_for_every_share_and_ratio(draws, tmp_pat
     settings = TINY.model_copy(
         update={"learning_real_shares": (0.5, 1.0), "learning_synthetic_ratios": (0.0, 1.0, 9.0)}
     )
-    rows = outcome(prepared, cohort, tmp_path / "out", settings).tables["learning_curve"]
+    found = outcome(prepared, cohort, tmp_path / "out", settings)
+    rows = found.tables["learning_curve"]
+    assert "50 % of the subjects with 9 : 1, 100 % of the subjects with 9 : 1" in found.captions["learning_curve"]
     assert [(row["real"], row["synthetic"]) for row in rows] == [(20, 0), (20, 20), (40, 0), (40, 40)]
     assert all(row["macro_auc_low"] <= row["macro_auc"] <= row["macro_auc_high"] for row in rows)
 
