@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from skimage.io import imsave
 
 from benchmarks.lesions_real_arms import arm_scores
 from benchmarks.lesions_real_comparison import kept_answers, paired_difference
 from benchmarks.lesions_real_data import open_set, prepare_class_folders, prepare_npz
 from benchmarks.lesions_real_scores import fidelity_scores
-from benchmarks.lesions_real_training import train_for
+from benchmarks.lesions_real_training import part_of, real_above_synthetic, train_for
 
 ROWS = "rows.jsonl"
 
@@ -81,6 +82,12 @@ def _arms(options: argparse.Namespace) -> None:
             _once(options.work, key, lambda arm=arm, seed=seed: arm_scores(options.work, options, arm, seed))  # type: ignore[misc]
 
 
+def _grid(options: argparse.Namespace) -> None:
+    path = part_of(options.work, options.run, options.part).with_suffix(".grid.png")
+    imsave(path, real_above_synthetic(options.work, options.set, options.run, options.part), check_contrast=False)
+    print(path)
+
+
 def _compare(options: argparse.Namespace) -> None:
     first, *others = options.arms.split(",")
     images = open_set(options.work, options.set)
@@ -123,6 +130,10 @@ def _parser() -> argparse.ArgumentParser:
     arms.add_argument("--seeds", type=int, default=2)
     arms.add_argument("--per-class", type=int, default=200, help="synthetic images made of each class")
     arms.set_defaults(call=_arms)
+    grid = commands.add_parser("grid", parents=[of_set])
+    grid.add_argument("--run", required=True)
+    grid.add_argument("--part", type=int, default=0, help="which of the models kept; 0 is the last")
+    grid.set_defaults(call=_grid)
     compare = commands.add_parser("compare", parents=[of_set])
     compare.add_argument("--run", required=True)
     compare.add_argument("--arms", required=True, help="each of the later ones against the first")

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from skimage.io import imsave
 from torch import Tensor
 
 from benchmarks.lesions_real_data import open_set
 from pipeline.files import read_json
+from pipeline.intensity import from_int16
 from pipeline.settings_loading import find_preset, load
 from pipeline.train.lesion_training import LesionTraining
+from pipeline.train.pictures import tile
 from pipeline.trained_models import load_lesion_generator
 
 Cohort = tuple[Tensor, Tensor]
@@ -60,3 +64,18 @@ def make_images(model: Path, per_class: Sequence[int], seed: int, truncation: fl
     latent = torch.randn(len(classes), settings.latent_size, generator=rng) * truncation
     made = [generator(z, c) for z, c in zip(latent.split(128), classes.split(128), strict=True)]
     return torch.cat(made).contiguous().clone(), classes
+
+
+def real_above_synthetic(
+    work: Path, set_name: str, run: str, part: int, rows: int = 4, columns: int = 12
+) -> npt.NDArray[np.uint8]:
+    """Rows of real training images of a class, drawn at random, above as many of synthetic ones; class by class."""
+    images = open_set(work, set_name)
+    classes, draw = images.class_indices(), np.random.default_rng(0)
+    made, labels = make_images(part_of(work, run, part), [rows * columns] * len(images.classes), seed=1)
+    shown = []
+    for index in range(len(images.classes)):
+        members = [row for row in images.rows("train") if classes[row] == index]
+        chosen = draw.choice(members, rows * columns, replace=len(members) < rows * columns)
+        shown += [from_int16(np.asarray(images.images[chosen, 0])), made[labels == index, 0].numpy()]
+    return tile(np.concatenate(shown), columns)
