@@ -119,7 +119,18 @@ def _translate_mr_to_ct(call: Call, records: Records) -> StageRecord:
     from pipeline.generate.stage import translate_mr_to_ct
 
     catalog, prepared, trained = records["ingest"], records["prepare_mr_to_ct"], records["train_mr_to_ct"]
-    return translate_mr_to_ct(call.workspace, call.settings, catalog, prepared, trained, progress=call.progress)
+    others = [_train_translator_again(call, prepared, seed) for seed in call.settings.generate.mr_to_ct.ensemble]
+    return translate_mr_to_ct(
+        call.workspace, call.settings, catalog, prepared, trained, others=others, progress=call.progress
+    )
+
+
+def _train_translator_again(call: Call, prepared: StageRecord, seed: int) -> StageRecord:
+    """A further training of an ensemble, with a seed of its own; found where it was made before."""
+    from pipeline.train.stage import train_mr_to_ct
+
+    settings = call.settings.model_copy(update={"seed": seed})
+    return train_mr_to_ct(call.workspace, settings, prepared, progress=call.progress, fresh=call.fresh)
 
 
 def _evaluate_lesions(call: Call, records: Records) -> StageRecord:

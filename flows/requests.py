@@ -58,7 +58,7 @@ def remembered(workspace: Workspace, settings: RunSettings) -> Iterator[None]:
     """
     path = workspace.root / LAST_SETTINGS
     before = path.read_bytes() if path.exists() else None
-    write_text(path, to_yaml(settings))
+    write_text(path, to_yaml(_without_risk(settings)))
     try:
         yield
     except (SettingsError, InputError, ResourceError, WorkspaceError):
@@ -68,3 +68,9 @@ def remembered(workspace: Workspace, settings: RunSettings) -> Iterator[None]:
             else:
                 write_bytes(path, before)
         raise
+
+
+def _without_risk(settings: RunSettings) -> RunSettings:
+    """Settings to go on with: a risk is accepted for the command that says so, never for those after it."""
+    own = settings.generate.mr_to_ct.model_copy(update={"accept_risk": None})
+    return settings.model_copy(update={"generate": settings.generate.model_copy(update={"mr_to_ct": own})})

@@ -1,5 +1,6 @@
 """What `scanloom export-model`, `import-model` and the option --model do."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -78,8 +79,8 @@ def synthesize_with(options: Options, console: Console, digest: str) -> None:
     show_facts(console, record, ("images", "per_class", "model_sha256"))
 
 
-def translate_with(options: Options, console: Console, digest: str, input_folder: Path | None) -> None:
-    """Translate the workspace's MR with an imported translator.
+def translate_with(options: Options, console: Console, digests: Sequence[str], input_folder: Path | None) -> None:
+    """Translate the workspace's MR with an imported translator, or an ensemble of several.
 
     Raises:
         InputError: no such model, or MR that were prepared otherwise than those it was trained on.
@@ -91,12 +92,14 @@ def translate_with(options: Options, console: Console, digest: str, input_folder
     settings, _ = load_settings(options)
     workspace = Workspace.open(options.workspace)
     with held(workspace, "share models"):
-        model = imported_model(workspace, digest, "mr_to_ct")
-        _require_equal_inputs(model, records["prepare_mr_to_ct"])
-        needed = (records["ingest"], records["prepare_mr_to_ct"], model)
-        record = displayed(console, "make pseudo-CT", partial(translate_mr_to_ct, workspace, settings, *needed))
+        models = [imported_model(workspace, digest, "mr_to_ct") for digest in digests]
+        for model in models:
+            _require_equal_inputs(model, records["prepare_mr_to_ct"])
+        needed = (records["ingest"], records["prepare_mr_to_ct"], models[0])
+        work = partial(translate_mr_to_ct, workspace, settings, *needed, others=models[1:])
+        record = displayed(console, "make pseudo-CT", work)
     show(console, "pseudo-CT", record.path(workspace.root))
-    show_facts(console, record, ("cases", "slices", "dicom_series", "model_sha256"))
+    show_facts(console, record, ("cases", "refused", "slices", "dicom_series", "model_sha256"))
 
 
 def _require_equal_inputs(model: StageRecord, prepared: StageRecord) -> None:

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.frozen_settings import ClassName, Count, FrozenSettings
 
@@ -84,13 +84,43 @@ class GenerateLesionsSettings(FrozenSettings):
 
 
 class GenerateMRToCTSettings(FrozenSettings):
-    """Pseudo-CT by overlapping windows."""
+    """Pseudo-CT by overlapping windows; how often it is asked for decides what its uncertainty is made of."""
 
     splits: tuple[Literal["train", "validation", "test"], ...] = Field(
         ("test",), description="Subjects of these splits are translated."
     )
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.5, description="Share of a window that neighbors share at least; less than half is a faster path."
+    )
+    blending: Literal["gaussian", "cosine"] = Field("gaussian", description="Weight of a window's pixels.")
+    windows: Literal["overlapping", "whole_slice"] = Field(
+        "overlapping", description="whole_slice: one window over the whole body, a faster path."
+    )
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is a faster path.")
+    fast_limit_hu: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="A faster path is taken where it changes the mean absolute error by this much at the most."
+    )
+    planes: tuple[Literal["axial", "coronal", "sagittal"], ...] = Field(
+        ("axial",), min_length=1, description="Planes in which the volume is cut and translated; the mean is taken."
+    )
+    mirrored: bool = Field(True, description="Translate the mirror image too, and take the mean.")
+    ensemble: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
+        (), description="Seeds of further trainings, whose networks translate too; the mean is taken."
+    )
+    cycle_residual: bool = Field(
+        True, description="Translate the pseudo-CT back and map how far that is from the MR, where the model can."
+    )
+    accept_risk: Annotated[str, Field(min_length=8, max_length=200, pattern=r"^[^\\\x00-\x1f\x7f]*$")] | None = Field(
+        None, description="Why MR outside the model's scope are translated all the same; stamped on what comes of them."
+    )
     dicom: bool = Field(True, description="Write a DICOM CT series beside the NIfTI where the MR has geometry.")
+
+    @field_validator("planes", "ensemble", "splits")
+    @classmethod
+    def _no_doubles(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError("each may be named once")
+        return values
 
 
 class PlacementSettings(FrozenSettings):

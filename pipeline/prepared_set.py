@@ -51,6 +51,9 @@ VOLUME_SCHEMA: dict[str, Any] = {
     "affine": pl.List(pl.Float64),  # 16 numbers: (i, j, k) of the prepared grid -> RAS+ mm; null without geometry
     "mr_low": pl.Float64,  # MR intensity that maps to the low end (MR rows)
     "mr_high": pl.Float64,
+    "sequence": pl.String,  # what the header says of the scan; null where it says nothing
+    "body_part": pl.String,
+    "scan_affine": pl.List(pl.Float64),  # 16 numbers of the scan's own grid; null without geometry
 }
 
 IMAGES_ARRAY = "images.npy"

@@ -39,12 +39,13 @@ class BodyFrame:
     def coordinates(self, index: int, rows: npt.NDArray[Any], columns: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Coordinate channels (3, len(rows), len(columns)) of slice ``index`` at the given rows and columns."""
         channels = np.empty((3, len(rows), len(columns)), np.float32)
-        channels[0] = self._relative(0, np.asarray(index))
-        channels[1] = self._relative(1, rows)[:, None]
-        channels[2] = self._relative(2, columns)[None, :]
+        channels[0] = self.relative(0, np.asarray(index))
+        channels[1] = self.relative(1, rows)[:, None]
+        channels[2] = self.relative(2, columns)[None, :]
         return channels
 
-    def _relative(self, axis: int, position: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def relative(self, axis: int, position: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Place along an axis of (K, H, W) relative to the body, -1 at its low end and 1 at its high end; any shape."""
         center = (self.low[axis] + self.high[axis]) / 2
         half = max((self.high[axis] - self.low[axis]) / 2, 0.5)
         return np.clip((position - center) / half, -COORDINATE_LIMIT, COORDINATE_LIMIT).astype(np.float32)

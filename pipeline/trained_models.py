@@ -27,6 +27,7 @@ SETTINGS_FILE, CARD_FILE = "settings.json", "card.json"
 LESION_GENERATOR = "generator_ema"
 DISCRIMINATOR = "discriminator"
 MR_TO_CT = "mr_to_ct_ema"
+CT_TO_MR = "ct_to_mr"
 COORDINATE_CHANNELS = 3
 _UNET_DEPTH = 3
 LesionGenerator = DCGANGenerator | ClassicGenerator
@@ -153,6 +154,21 @@ def load_translator(folder: Path, device: torch.device) -> tuple[Translator, Tra
     settings = TranslatorSettings.model_validate(read_json(folder / SETTINGS_FILE))
     network = build_translator(settings, torch.Generator())
     load_weights(folder / f"{MR_TO_CT}.safetensors", network)
+    return network.to(device).eval(), settings
+
+
+def load_back_translator(folder: Path, device: torch.device) -> tuple[Translator, TranslatorSettings] | None:
+    """The CT-to-MR translator that was trained beside, in evaluation mode; None where there is none.
+
+    Raises:
+        TrainingError: weights unreadable or of another architecture.
+    """
+    path = folder / f"{CT_TO_MR}.safetensors"
+    if not path.is_file():
+        return None
+    settings = TranslatorSettings.model_validate(read_json(folder / SETTINGS_FILE))
+    network = build_translator(settings, torch.Generator())
+    load_weights(path, network)
     return network.to(device).eval(), settings
 
 

@@ -1,5 +1,6 @@
 """Commands that prepare, train and use the two GANs."""
 
+import json
 from typing import Annotated
 
 import typer
@@ -110,15 +111,23 @@ def translate(
     input_folder: InputOption = None,
     overrides: SetOption = None,
     device: DeviceOption = None,
-    model: ModelOption = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="An imported model: the beginning of its hash, or newest. Several: an ensemble."),
+    ] = None,
+    accept_risk: Annotated[
+        str | None,
+        typer.Option("--accept-risk", metavar="WHY", help="Translate MR out of the model's scope; stamped on them."),
+    ] = None,
     debug: DebugOption = False,
 ) -> None:
     """Make pseudo-CT volumes from MR, as NIfTI and as DICOM CT series."""
-    options = options_of(workspace, config, overrides, device, debug)
-    if model is None:
+    risk = [] if accept_risk is None else [f"generate.mr_to_ct.accept_risk={json.dumps(accept_risk)}"]
+    options = options_of(workspace, config, [*(overrides or ()), *risk], device, debug)
+    if not models:
         take_steps(options, ("translate_mr_to_ct",), input_folder)
         return
     with reported(debug):
         from flows.sharing import translate_with
 
-        translate_with(options, console(), model, input_folder)
+        translate_with(options, console(), models, input_folder)

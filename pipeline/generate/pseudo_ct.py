@@ -7,12 +7,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.body_mask import BODY_MARGIN_PX, dilate_in_plane
 from pipeline.files import write_json
 from pipeline.geometry import Geometry, axial_geometry_for, is_sheared, resample
-from pipeline.intensity import HU_HIGH, HU_LOW, PiecewiseLinearMap
+from pipeline.intensity import HU_HIGH, HU_LOW
 from pipeline.prepared_set import from_slices
-from pipeline.scan_io import Algorithm, Deidentification, SourceSeries, uid_from, write_nifti, write_pseudo_ct_series
+from pipeline.scan_io import (
+    Algorithm,
+    Deidentification,
+    SourceSeries,
+    description_of,
+    uid_from,
+    write_nifti,
+    write_pseudo_ct_series,
+)
 
 AIR = {"HU": -1000, "grey": 0}
 """What lies outside the body: the network's word does not count there."""
@@ -23,21 +30,27 @@ SAME_GRID, REORDERED, RESAMPLED = "as the MR", "reordered", "resampled"
 _WHOLE_VOXELS = 1e-6
 
 
-def decode_pseudo_ct(
-    units: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8], ct_map: PiecewiseLinearMap, unit: str
-) -> npt.NDArray[np.int16]:
-    """Network units (K, H, W) to HU or grey levels; air outside the body."""
-    near = dilate_in_plane(mask, BODY_MARGIN_PX)
-    return np.where(near, np.rint(ct_map.decode(units)), AIR[unit]).astype(np.int16)
-
-
 def on_grid(
-    pseudo_ct: npt.NDArray[np.int16], prepared_affine: npt.NDArray[np.float64], target: Geometry
+    stored: npt.NDArray[np.int16], prepared_affine: npt.NDArray[np.float64], target: Geometry, fill: int = AIR["HU"]
 ) -> npt.NDArray[np.int16]:
-    """Resample display slices (K, H, W) of HU to another grid; air beyond the prepared field of view."""
-    volume = from_slices(pseudo_ct).astype(np.float32)
-    hu = resample(volume, prepared_affine, target, fill=AIR["HU"])
+    """Resample display slices (K, H, W) of HU to another grid; ``fill`` beyond the prepared field of view."""
+    volume = from_slices(stored).astype(np.float32)
+    hu = resample(volume, prepared_affine, target, fill=fill)
     return np.clip(np.rint(hu), HU_LOW, HU_HIGH).astype(np.int16)
+
+
+def write_map(
+    folder: Path,
+    row: Mapping[str, Any],
+    words: str,
+    stored: npt.NDArray[np.int16],
+    prepared_affine: npt.NDArray[np.float64],
+    native: Geometry,
+) -> str:
+    """Write a map (K, H, W) of a case, 0 or more everywhere, as NIfTI on the MR's grid; returns its relative path."""
+    path = f"{row['subject_id']}/{row['subject_id']}_{row['series_id']}_{words}.nii.gz"
+    write_nifti(folder / path, on_grid(stored, prepared_affine, native, fill=0), native.affine, np.int16)
+    return path
 
 
 def native_geometry(row: Mapping[str, Any]) -> Geometry:
@@ -53,6 +66,7 @@ def write_volume(
     algorithm: Algorithm,
     *,
     dicom: bool,
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, str | None]:
     """Write one case; returns ``nifti_path``, ``dicom_folder``, ``dicom_grid``, ``dicom_refusal``.
 
@@ -66,12 +80,14 @@ def write_volume(
         prepared_affine: of the prepared canonical grid.
         algorithm: what made it.
         dicom: whether a series is wanted.
+        facts: how it was made, for the JSON beside the NIfTI.
     """
     native = native_geometry(row)
     subject, series = row["subject_id"], row["series_id"]
     nifti = f"{subject}/{subject}_{series}_pseudo-ct.nii.gz"
     hu = on_grid(pseudo_ct, prepared_affine, native)
     write_nifti(folder / nifti, hu, native.affine, np.int16)
+    write_json(folder / nifti.replace(".nii.gz", ".json"), _sidecar(algorithm, facts or {}))
     written: dict[str, str | None] = {
         "nifti_path": nifti,
         "dicom_folder": None,
@@ -91,6 +107,20 @@ def write_volume(
     write_pseudo_ct_series(folder / name, voxels, grid, source, algorithm)
     write_json(folder / f"{name}.json", record)
     return written | {"dicom_folder": name, "dicom_grid": record["grid"]}
+
+
+def _sidecar(algorithm: Algorithm, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields as BIDS and dcm2niix name them, and our own under one name."""
+    return {
+        "Modality": "CT",
+        "ImageType": ["DERIVED", "SECONDARY", "AXIAL"],
+        "SeriesDescription": description_of(algorithm),
+        "DerivationDescription": algorithm.description,
+        "ConversionSoftware": algorithm.name,
+        "ConversionSoftwareVersion": algorithm.version,
+        "Units": "HU",
+        "scanloom": dict(facts),
+    }
 
 
 def grid_record(mr: Geometry, series: Geometry) -> dict[str, Any]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.scan_io.metaimage import is_metaimage, read_image, read_metaimage
     from pipeline.scan_io.nifti import is_nifti, read_nifti
     from pipeline.scan_io.nifti_write import write_nifti
-    from pipeline.scan_io.pseudo_ct import Algorithm, SourceSeries, write_pseudo_ct_series
+    from pipeline.scan_io.pseudo_ct import Algorithm, SourceSeries, description_of, write_pseudo_ct_series
     from pipeline.scan_io.scan import AIR_HU, HU_MAXIMUM, HU_MINIMUM, Scan, ScanFacts, sequence_from_text
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "ScanFacts",
     "SeriesIdentity",
     "SourceSeries",
+    "description_of",
     "find_dicom_series",
     "is_dicom",
     "is_metaimage",
@@ -77,6 +78,7 @@ _MODULES = {
     "pipeline.scan_io.pseudo_ct": (
         "Algorithm",
         "SourceSeries",
+        "description_of",
         "write_pseudo_ct_series",
     ),
     "pipeline.scan_io.scan": (

@@ -70,12 +70,20 @@ class Algorithm:
         version: at most 64 characters, e.g. the software version and the hash of the weights.
         description: one or two sentences on method and training data, without patient data.
         kvp: tube voltage of the CTs it was trained on, if known: HU depend on it.
+        caution: two or three words for the series description where this image is to be doubted.
     """
 
     name: str
     version: str
     description: str
     kvp: float | None = None
+    caution: str = ""
+
+
+def description_of(algorithm: Algorithm) -> str:
+    """Series description: what it is, with the caution where there is one."""
+    words = f"{algorithm.caution}, " if algorithm.caution else ""
+    return f"Pseudo-CT from MR, {words}{NOT_FOR_CLINICAL_USE}"
 
 
 def write_pseudo_ct_series(
@@ -163,7 +171,7 @@ def _identity(source: SourceSeries, series_uid: str, series_number: int) -> Seri
 
 def _acquisition(source: SourceSeries, algorithm: Algorithm) -> Acquisition:
     return Acquisition(
-        series_description=f"Pseudo-CT from MR, {NOT_FOR_CLINICAL_USE}",
+        series_description=description_of(algorithm),
         body_part=source.body_part,
         manufacturer="scanloom",
         model_name=algorithm.name,

@@ -12,6 +12,7 @@ from torch import Tensor
 from models.mr_to_ct.discriminator import PatchDiscriminator
 from models.mr_to_ct.step import MRToCTBatch, MRToCTNetworks, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
+from pipeline.domain_card import SCOPE_KEY, domain_card
 from pipeline.errors import InputError
 from pipeline.prepared_set import VolumeSet
 from pipeline.settings import TrainMRToCTSettings
@@ -126,6 +127,7 @@ class MRToCTTraining:
             "trained_on": self._trained_on,
             "unit": self._facts["unit"],
             "spacing_mm": self._facts["spacing_mm"],
+            SCOPE_KEY: domain_card(self._volumes).model_dump(mode="json"),
         }
         digest = save_model(folder, self._model_settings, kept, card)
         counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}

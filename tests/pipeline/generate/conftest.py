@@ -115,4 +115,6 @@ def world(tmp_path: Path) -> World:
 @pytest.fixture
 def identity_translator(monkeypatch: pytest.MonkeyPatch) -> None:
     """Translation hands the MR units on, so that what is written is known voxel by voxel."""
-    monkeypatch.setattr("pipeline.generate.stage.load_translator", lambda folder, device: (lambda x: x, TRANSLATOR))
+    monkeypatch.setattr(
+        "pipeline.generate.translators.load_translator", lambda folder, device: (lambda x: x, TRANSLATOR)
+    )

@@ -1,36 +1,8 @@
 import numpy as np
-import pytest
 
-from pipeline.generate.pseudo_ct import BODY_MARGIN_PX, decode_pseudo_ct, native_geometry, on_grid
+from pipeline.generate.pseudo_ct import native_geometry, on_grid
 from pipeline.geometry import Geometry
-from pipeline.intensity import CT_MAP, GREY_MAP
 from pipeline.prepared_set import to_slices
-
-
-def test_units_inside_the_body_become_hu_exactly():
-    hu = np.random.default_rng(0).integers(-1024, 3071, (3, 20, 20)).astype(np.int16)
-    units = CT_MAP.encode(hu)
-    mask = np.ones(hu.shape, np.uint8)
-    decoded = decode_pseudo_ct(units, mask, CT_MAP, "HU")
-    assert decoded.dtype == np.int16
-    assert np.array_equal(decoded, hu)
-
-
-@pytest.mark.parametrize(("unit", "ct_map", "air"), [("HU", CT_MAP, -1000), ("grey", GREY_MAP, 0)])
-def test_outside_the_body_there_is_air_whatever_the_network_says(unit, ct_map, air):
-    mask = np.zeros((2, 31, 31), np.uint8)
-    mask[1, 15, 15] = 1
-    decoded = decode_pseudo_ct(np.full(mask.shape, 0.4, np.float32), mask, ct_map, unit)
-    rows, columns = np.indices((31, 31)) - 15
-    near = np.hypot(rows, columns) <= BODY_MARGIN_PX
-    assert np.all(decoded[1][near] == np.rint(ct_map.decode(np.array(0.4))))
-    assert np.all(decoded[1][~near] == air)
-    assert np.all(decoded[0] == air), "the margin lies in the plane"
-
-
-def test_units_beyond_the_range_are_clipped():
-    units = np.array([[[-3.0, 3.0]]], np.float32)
-    assert decode_pseudo_ct(units, np.ones(units.shape, np.uint8), CT_MAP, "HU").ravel().tolist() == [-1024, 3071]
 
 
 def test_a_grid_of_its_own_comes_back_unchanged():

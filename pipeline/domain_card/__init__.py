@@ -1,0 +1,37 @@
+"""What a translator knows, and whether a scan is of that kind: the domain card of a model, and the gate."""
+
+from pipeline.domain_card.card import (
+    SCOPE_KEY,
+    DomainCard,
+    ScopeGroup,
+    domain_card,
+    read_domain_card,
+    scope_group,
+    slice_spacing,
+)
+from pipeline.domain_card.ct_reference import EDGES, CTMeasures, CTReference, histogram_distance, measure_ct
+from pipeline.domain_card.gate import Finding, ScopeVerdict, judge
+from pipeline.domain_card.measures import ScanFacts, ScopeMeasures, measure_mr
+from pipeline.domain_card.spread import Spread
+
+__all__ = [
+    "EDGES",
+    "SCOPE_KEY",
+    "CTMeasures",
+    "CTReference",
+    "DomainCard",
+    "Finding",
+    "ScanFacts",
+    "ScopeGroup",
+    "ScopeMeasures",
+    "ScopeVerdict",
+    "Spread",
+    "domain_card",
+    "histogram_distance",
+    "judge",
+    "measure_ct",
+    "measure_mr",
+    "read_domain_card",
+    "scope_group",
+    "slice_spacing",
+]

@@ -1,0 +1,72 @@
+"""The networks that translate, what they were trained on, and the way back from CT to MR."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.mr_to_ct.generator import Translator
+from pipeline.domain_card import DomainCard, read_domain_card
+from pipeline.errors import InputError
+from pipeline.files import read_json
+from pipeline.inference import Member
+from pipeline.trained_models import (
+    CARD_FILE,
+    TranslatorSettings,
+    load_back_translator,
+    load_translator,
+    model_hash,
+)
+
+
+@dataclass(frozen=True)
+class Translators:
+    """An ensemble, or a single network.
+
+    Attributes:
+        members: networks from MR to CT.
+        back: the first one's partner from CT to MR; None where it was trained without.
+        cards: domain cards, one a member; None for a model that was saved without.
+        digests: hashes of the models.
+    """
+
+    members: tuple[Member, ...]
+    back: Member | None
+    cards: tuple[DomainCard | None, ...]
+    digests: tuple[str, ...]
+
+    @property
+    def version(self) -> str:
+        """Short hashes of the models, or of the first and a count where there are many."""
+        short = [digest[:12] for digest in self.digests]
+        return "+".join(short) if len(short) <= 3 else f"{short[0]}+{len(short) - 1}"
+
+
+def load_translators(folders: Sequence[Path], device: torch.device) -> Translators:
+    """Load model folders, one or more.
+
+    Raises:
+        InputError: the same model twice, which would pass for agreement.
+        TrainingError: weights unreadable or of another architecture.
+    """
+    digests = tuple(model_hash(folder) for folder in folders)
+    if len(set(digests)) != len(digests):
+        raise InputError(
+            "The networks of an ensemble must differ: their spread is shown as uncertainty.",
+            found=f"{len(digests)} models, {len(set(digests))} of them different",
+            allowed="trainings with different seeds, data or settings",
+            change="Name each model once; leave the run's own seed out of generate.mr_to_ct.ensemble.",
+        )
+    members = tuple(_member(*load_translator(folder, device)) for folder in folders)
+    back = load_back_translator(folders[0], device)
+    return Translators(
+        members,
+        None if back is None else _member(*back),
+        tuple(read_domain_card(read_json(folder / CARD_FILE)) for folder in folders),
+        digests,
+    )
+
+
+def _member(network: Translator, settings: TranslatorSettings) -> Member:
+    return Member(network, settings, getattr(network, "divisor", 1))
