@@ -62,6 +62,7 @@ class Tally:
     reason: str = ""
 
     def add(self, refused: bool, severity: float, reason: str) -> None:
+        """Count one input."""
         self.refused, self.total = self.refused + refused, self.total + 1
         self.lowest, self.highest = min(self.lowest, severity), max(self.highest, severity)
         self.reason = self.reason or reason

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from pipeline.catalog import write_catalog
+from pipeline.domain_card import SCOPE_KEY, domain_card
 from pipeline.intensity import CT_MAP, GREY_MAP, to_int16
-from pipeline.prepared_set import VolumeSetWriter, to_slices
+from pipeline.prepared_set import VolumeSetWriter, read_volume_set, to_slices
 from pipeline.records import StageRecord
 from pipeline.settings import RunSettings
 from pipeline.stage_runner import Stage, run_stage
@@ -67,12 +68,19 @@ class World:
         }  # fmt: skip
         self.volumes.append((prepared, to_slices(to_int16(units)), to_slices(inside)))
 
-    def records(self, unit: str = "HU", translator: TranslatorSettings = TRANSLATOR) -> dict[str, StageRecord]:
-        """Records of ingest, prepare and train."""
+    def records(
+        self, unit: str = "HU", translator: TranslatorSettings = TRANSLATOR, *, scoped: bool = False
+    ) -> dict[str, StageRecord]:
+        """Records of ingest, prepare and train; a scoped model carries the domain card of the training split."""
+        prepared = self._record("prepare_mr_to_ct", lambda folder: self._write_set(folder, unit))
+        card: dict[str, Any] = {"purpose": "test"}
+        if scoped:
+            own = domain_card(read_volume_set(prepared.path(self.workspace.root)))
+            card[SCOPE_KEY] = own.model_dump(mode="json")
         return {
             "catalog": self._record("ingest", self._write_catalog),
-            "prepared": self._record("prepare_mr_to_ct", lambda folder: self._write_set(folder, unit)),
-            "trained": self._record("train_mr_to_ct", lambda folder: _write_model(folder, translator)),
+            "prepared": prepared,
+            "trained": self._record("train_mr_to_ct", lambda folder: _write_model(folder, translator, card)),
         }
 
     def _write_catalog(self, folder: Path) -> None:
@@ -94,9 +102,9 @@ class World:
         return run_stage(self.workspace, Stage(name, "pipeline.prepared_set", body), RunSettings(), records={})
 
 
-def _write_model(folder: Path, settings: TranslatorSettings) -> None:
+def _write_model(folder: Path, settings: TranslatorSettings, card: dict[str, Any]) -> None:
     network = build_translator(settings, torch.Generator().manual_seed(3))
-    save_model(folder / "model", settings, {MR_TO_CT: network}, {"purpose": "test"})
+    save_model(folder / "model", settings, {MR_TO_CT: network}, card)
 
 
 @pytest.fixture(autouse=True)
