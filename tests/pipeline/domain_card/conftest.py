@@ -1,4 +1,4 @@
-"""A body whose make is known: a bright rim, a dark ring, a bright middle with an eye in front; light above than below."""
+"""A body whose make is known: bright rim, dark ring, bright middle, an eye in front; lighter above than below."""
 
 import numpy as np
 import pytest

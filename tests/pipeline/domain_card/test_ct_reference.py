@@ -6,7 +6,7 @@ from pipeline.domain_card.ct_reference import ct_reference
 
 
 def skull(shape=(8, 40, 40), hu=900):
-    k, r, c = np.indices(shape)
+    _, r, c = np.indices(shape)
     distance = np.hypot(r - 19.5, c - 19.5)
     ct = np.where(distance < 16, 40, -1000)
     ct = np.where((distance > 12) & (distance < 15), hu, ct)
