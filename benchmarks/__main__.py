@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import ingest, lesion_gan, metrics, prepared_loading, start_up, translation_step
+from benchmarks import ingest, lesion_gan, metrics, prepared_loading, start_up, translation_step, volume_translation
 from benchmarks.comparison import Comparison
 
 Peers = dict[str, Path]
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Peers], list[Comparison]]] = {
     "metrics": lambda peers: metrics.run(),
     "lesion_gan": lambda peers: lesion_gan.run(peers.get("lesion_gan")),
     "translation_step": lambda peers: translation_step.run(peers.get("translation_step")),
+    "volume_translation": lambda peers: volume_translation.run(),
 }
 """Every benchmark by name."""
 

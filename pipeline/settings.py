@@ -109,6 +109,9 @@ class ReportSettings(FrozenSettings):
     cases: Count = Field(
         3, description="Pseudo-CT cases shown, spread from the lowest error to the highest; 1 shows the median."
     )
+    quality_pages: Annotated[int, Field(ge=0)] = Field(
+        50, description="Pseudo-CT whose checks are shown on a page each, gravest first."
+    )
     viewer_megabytes: Annotated[int, Field(ge=0)] = Field(
         30, description="Room for the voxels of the slice viewers in the page; 0 leaves them out."
     )

@@ -98,7 +98,7 @@ def _ct_checks(
     pseudo_ct: npt.NDArray[np.int16], body: npt.NDArray[np.bool_], unit: str, reference: CTReference | None
 ) -> list[Check]:
     measured = measure_ct(pseudo_ct, body, unit)
-    names = ("HU histogram against training CT", "bone continuity", "bone fragments")
+    names = ("histogram against training CT", "bone continuity", "bone fragments")
     if measured is None or reference is None:
         why = "no body in the MR" if measured is None else "the model has no domain card with CTs"
         return [_check(name, "none", None, "", "against training CTs", why) for name in names]

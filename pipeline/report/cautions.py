@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
+from pydantic import JsonValue
 
 from pipeline.records import StageRecord
-from pipeline.report.stage_rows import fact_list, fact_text
+from pipeline.report.stage_rows import fact_list, fact_mapping, fact_text
 from pipeline.results import Results
 
 
@@ -38,12 +39,29 @@ def _from_facts(records: Mapping[str, StageRecord]) -> Iterator[str]:
                 "The source names no subjects. Near-identical images were taken for one subject, so that the split "
                 "keeps copies together, but two unlike images of one person may lie on both sides of it."
             )
+    yield from _scope_cautions(records["translate_mr_to_ct"].facts if "translate_mr_to_ct" in records else {})
     if "export_lesions" in records and not records["export_lesions"].facts.get("released"):
         yield str(records["export_lesions"].facts.get("reason", ""))
     if records.get("prepare_mr_to_ct") and records["prepare_mr_to_ct"].facts.get("unit") == "grey":
         yield (
             "The translation data are pictures in grey levels, not scans in HU: errors are grey levels of a display "
             "window, sides of the patient are unknown, and no dose or density can be read from them."
+        )
+
+
+def _scope_cautions(facts: Mapping[str, JsonValue]) -> Iterator[str]:
+    if facts.get("refused"):
+        yield f"{fact_text(facts, 'refused')} MR lie outside the model's scope and were not translated; reasons below."
+    if facts.get("risk_accepted"):
+        yield (
+            f"{fact_text(facts, 'risk_accepted')} pseudo-CT were made of MR outside the model's scope, by the reader's "
+            "own decision: they are marked OUT OF SCOPE."
+        )
+    fast = fact_mapping(facts, "fast_path")
+    if fast and not fast["taken"]:
+        yield (
+            f"A faster way of translating was asked for and not taken: it changes the mean absolute error by "
+            f"{fast['change']} {fast['unit']} ({fast['basis']})."
         )
 
 

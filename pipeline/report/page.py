@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.report.case_pictures import CaseGallery
+from pipeline.report.case_quality import QualityPages
 from pipeline.report.charts import BarGroup
 from pipeline.report.contact_view import ContactView
 from pipeline.report.decisions import Decision
@@ -25,7 +26,7 @@ from pipeline.report.tables import TableView, grouped_text, significant_text
 from pipeline.report.training_curves import TrainingView
 from pipeline.results import Headline, Verdict
 
-STYLES = ("report.css", "contact_sheet.css", "slice_viewer.css")
+STYLES = ("report.css", "contact_sheet.css", "slice_viewer.css", "case_quality.css")
 SCRIPTS = ("report.js", "contact_sheet.js", "slice_viewer.js")
 """Files that are inlined, in this order, into the page's one style and one script."""
 
@@ -61,6 +62,7 @@ class TranslationSection:
     gallery: CaseGallery | None
     training: TrainingView | None
     tables: tuple[TableView, ...]
+    quality: QualityPages | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pipeline.pair_set import read_pair_set
 from pipeline.prepared_set import read_image_set, read_volume_set
 from pipeline.records import StageRecord
 from pipeline.report.case_pictures import case_gallery
+from pipeline.report.case_quality import quality_pages
 from pipeline.report.data_tables import class_balance, lesion_counts, quarantine_table, subject_sources, volume_counts
 from pipeline.report.lesion_pictures import class_pictures, copy_pairs
 from pipeline.report.outside_pictures import pair_gallery
@@ -59,12 +60,15 @@ def translation_section(
     if "prepare_mr_to_ct" not in folders:
         return None
     translated, trained = folders.get("translate_mr_to_ct"), folders.get("train_mr_to_ct")
-    gallery = None
+    gallery, quality = None, None
     if translated:
         prepared = read_volume_set(folders["prepare_mr_to_ct"])
         gallery = case_gallery(prepared, translated, settings.report)
+        model = trained / "model" if trained else None
+        quality = quality_pages(prepared, translated, model, results, settings.report.quality_pages)
     return TranslationSection(
         gallery=gallery,
+        quality=quality,
         training=training_view(trained, "MR, pseudo-CT and CT") if trained else None,
         tables=_tables(results),
     )
