@@ -29,14 +29,20 @@ from pipeline.domain_card import DomainCard, ScanFacts, ScopeMeasures, judge, me
 from pipeline.errors import InputError
 from pipeline.files import write_json
 from pipeline.intensity import from_int16
-from pipeline.phantom import PhantomTruth, phantom_subject
+from pipeline.phantom import PhantomGrid, PhantomTruth, phantom_subject
 from pipeline.prepare.volumes import prepare_grey_case, prepare_mr_volume
 from pipeline.settings import PrepareMRToCTSettings
 
 Array = npt.NDArray[Any]
 MODELS = (("HEAD", "T1"), ("PELVIS", "T1"), ("HEAD", "T2"))
 SEEDS = {"training": 41, "good": 42, "wrong": 43}
-SETTINGS = PrepareMRToCTSettings.model_validate({"spacing_mm": [2.0, 2.0, 4.0], "n4": {"enabled": False}})
+GRIDS = {
+    "HEAD": PhantomGrid((68, 80, 20), (3.2, 3.2, 8.0), (9.0, 14.0)),
+    "PELVIS": PhantomGrid((72, 52, 12), (5.4, 5.4, 12.0), (12.0, 17.0)),
+}
+"""Half as fine as the phantoms' own grids, which takes an eighth of the time."""
+
+SETTINGS = PrepareMRToCTSettings.model_validate({"spacing_mm": [4.0, 4.0, 8.0], "n4": {"enabled": False}})
 
 
 @dataclass(frozen=True)
@@ -103,19 +109,23 @@ def wrong_inputs(
     yield "noise", np.abs(np.random.default_rng(0).normal(0, 100, mr.shape)), affine
 
 
+def _phantom(use: str, number: int, body_part: str, sequence: str) -> PhantomTruth:
+    return phantom_subject(SEEDS[use], number, body_part, sequence, grid=GRIDS[body_part])
+
+
 def phantom_rows(training: int, good: int, wrong: int) -> list[dict[str, Any]]:
     """Tallies of every model and kind of input."""
     rows = []
     for body_part, sequence in MODELS:
-        scans = [phantom_subject(SEEDS["training"], number, body_part, sequence) for number in range(training)]
+        scans = [_phantom("training", number, body_part, sequence) for number in range(training)]
         card = _card([measured(scan.mr, scan.geometry.affine) for scan in scans], "HU", SETTINGS.spacing_mm)
         tallies: dict[str, Tally] = {"further subjects": Tally(wrong=False)}
         for number in range(good):
-            scan = phantom_subject(SEEDS["good"], number, body_part, sequence)
+            scan = _phantom("good", number, body_part, sequence)
             _decide(card, tallies["further subjects"], lambda scan=scan: measured(scan.mr, scan.geometry.affine))
         for number in range(wrong):
             truth, other, elsewhere = (
-                phantom_subject(SEEDS["wrong"], number, *kind)
+                _phantom("wrong", number, *kind)
                 for kind in (
                     (body_part, sequence),
                     (body_part, {"T1": "T2", "T2": "T1"}[sequence]),
