@@ -28,6 +28,7 @@ class _Environment(BaseSettings):
     name: str | None = None
     seed: int | None = None
     device: str | None = None
+    device_turns: str | None = None
     tracks: list[str] | None = None
     ingest: dict[str, Any] | None = None
     prepare: dict[str, Any] | None = None
