@@ -56,7 +56,7 @@ bench-ingest: $(STAMP) ## Measure reading DICOM beside dcm2niix, SimpleITK, MONA
 
 bench-lesions: $(STAMP) ## Train and score the lesion GAN on real images of SCANLOOM_TEST_DATA (an hour of one core)
 	@$(BIN)/python -m benchmarks.lesions_real prepare --work $(BENCH_WORK) --data $(SCANLOOM_TEST_DATA)
-	@$(BIN)/python -m benchmarks.lesions_real train --work $(BENCH_WORK) --set brain64 --minutes 20
+	@$(BIN)/python -m benchmarks.lesions_real train --work $(BENCH_WORK) --set brain64 --minutes 15
 	@$(BIN)/python -m benchmarks.lesions_real score --work $(BENCH_WORK) --set brain64 --run lesions_class_folders-s0 --split test
 
 clean: ## Remove .venv and tool caches; workspaces stay
