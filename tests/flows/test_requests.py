@@ -53,3 +53,13 @@ def test_a_corrected_recipe_does_not_bring_the_typo_back(workspace: Workspace) -
         pass
     settings, _ = load_settings(Options(workspace.root, overrides=(corrected,)))
     assert settings.generate.lesions.per_class == {"cyst": 4}
+
+
+def test_a_risk_is_accepted_for_one_command_alone(workspace: Workspace) -> None:
+    asked = ("seed=13", 'generate.mr_to_ct.accept_risk="a study on phantoms"')
+    settings, _ = load_settings(Options(workspace.root, overrides=asked))
+    assert settings.generate.mr_to_ct.accept_risk == "a study on phantoms"
+    with remembered(workspace, settings):
+        pass
+    later, _ = load_settings(Options(workspace.root))
+    assert (later.seed, later.generate.mr_to_ct.accept_risk) == (13, None)
