@@ -15,6 +15,7 @@ import argparse
 import platform
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -113,30 +114,27 @@ def _phantom(use: str, number: int, body_part: str, sequence: str) -> PhantomTru
     return phantom_subject(SEEDS[use], number, body_part, sequence, grid=GRIDS[body_part])
 
 
-def phantom_rows(training: int, good: int, wrong: int) -> list[dict[str, Any]]:
-    """Tallies of every model and kind of input."""
-    rows = []
-    for body_part, sequence in MODELS:
-        scans = [_phantom("training", number, body_part, sequence) for number in range(training)]
-        card = _card([measured(scan.mr, scan.geometry.affine) for scan in scans], "HU", SETTINGS.spacing_mm)
-        tallies: dict[str, Tally] = {"further subjects": Tally(wrong=False)}
-        for number in range(good):
-            scan = _phantom("good", number, body_part, sequence)
-            _decide(card, tallies["further subjects"], lambda scan=scan: measured(scan.mr, scan.geometry.affine))
-        for number in range(wrong):
-            truth, other, elsewhere = (
-                _phantom("wrong", number, *kind)
-                for kind in (
-                    (body_part, sequence),
-                    (body_part, {"T1": "T2", "T2": "T1"}[sequence]),
-                    ({"HEAD": "PELVIS", "PELVIS": "HEAD"}[body_part], sequence),
-                )
+def phantom_rows(body_part: str, sequence: str, training: int, good: int, wrong: int) -> list[dict[str, Any]]:
+    """Tallies of a model of one kind of phantom, by kind of input."""
+    scans = [_phantom("training", number, body_part, sequence) for number in range(training)]
+    card = _card([measured(scan.mr, scan.geometry.affine) for scan in scans], "HU", SETTINGS.spacing_mm)
+    tallies: dict[str, Tally] = {"further subjects": Tally(wrong=False)}
+    for number in range(good):
+        scan = _phantom("good", number, body_part, sequence)
+        _decide(card, tallies["further subjects"], lambda scan=scan: measured(scan.mr, scan.geometry.affine))
+    for number in range(wrong):
+        truth, other, elsewhere = (
+            _phantom("wrong", number, *kind)
+            for kind in (
+                (body_part, sequence),
+                (body_part, {"T1": "T2", "T2": "T1"}[sequence]),
+                ({"HEAD": "PELVIS", "PELVIS": "HEAD"}[body_part], sequence),
             )
-            for kind, voxels, affine in wrong_inputs(truth, other, elsewhere):
-                tally = tallies.setdefault(kind, Tally(wrong=True))
-                _decide(card, tally, lambda voxels=voxels, affine=affine: measured(voxels, affine))
-        rows += _rows(f"phantom {body_part.lower()} {sequence}", training, tallies)
-    return rows
+        )
+        for kind, voxels, affine in wrong_inputs(truth, other, elsewhere):
+            tally = tallies.setdefault(kind, Tally(wrong=True))
+            _decide(card, tally, lambda voxels=voxels, affine=affine: measured(voxels, affine))
+    return _rows(f"phantom {body_part.lower()} {sequence}", training, tallies)
 
 
 def case_rows(
@@ -207,13 +205,13 @@ def _rows(model: str, training: int, tallies: Mapping[str, Tally]) -> list[dict[
     ]
 
 
-def _slices(folder: Path, prefix: str = "") -> dict[str, Array]:
-    """Slices by case: names are prefix, case, an optional hyphen, three digits."""
+def _slices(folder: Path, prefix: str, every: int) -> dict[str, Array]:
+    """Every n-th slice by case: names are prefix, case, an optional hyphen, three digits."""
     found: dict[str, list[Array]] = defaultdict(list)
     for path in sorted(folder.glob("*.png")):
         found[path.stem.removeprefix(prefix)[:-3].rstrip("-")].append(np.asarray(imread(path)))
     return {
-        case: np.stack([image if image.ndim == 2 else image[..., 0] for image in images])
+        case: np.stack([image if image.ndim == 2 else image[..., 0] for image in images[::every]])
         for case, images in found.items()
     }
 
@@ -235,32 +233,54 @@ def main() -> None:
     parser.add_argument("--wrong", type=int, default=6)
     parser.add_argument("--pairs", type=Path)
     parser.add_argument("--simulated", type=Path)
+    parser.add_argument("--every", type=int, default=1, help="take every n-th of the slices given")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
     asked = parser.parse_args()
-    rows = phantom_rows(asked.training, asked.good, asked.wrong)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(asked.workers) as pool:
+        for found in as_completed(pool.submit(*work) for work in _works(asked)):
+            rows += found.result()
+            _write(asked, sorted(rows, key=lambda row: str(row["model"])))
+    for name, share in _sets(rows).items():
+        print(name, share)
+
+
+def _works(asked: argparse.Namespace) -> list[tuple[Any, ...]]:
+    """What is to be done, each a function and its arguments."""
+    works: list[tuple[Any, ...]] = [(phantom_rows, *model, asked.training, asked.good, asked.wrong) for model in MODELS]
     if asked.simulated is not None:
-        simulated = _slices(asked.simulated / "MR", "GT_")
+        simulated = _slices(asked.simulated / "MR", "GT_", asked.every)
         heads = {case: slices for case, slices in simulated.items() if case[1] == "B"}
         pelves = {case: slices for case, slices in simulated.items() if case[1] == "P"}
-        rows += case_rows("simulated heads", heads, pelves, {}) + case_rows("simulated pelves", pelves, heads, {})
+        few = [dict(list(other.items())[:2]) for other in (pelves, heads)]
+        works += [
+            (case_rows, "simulated heads", heads, few[0], {}),
+            (case_rows, "simulated pelves", pelves, few[1], {}),
+        ]
     if asked.pairs is not None:
-        rows += case_rows("real heads", _slices(asked.pairs / "MR"), {}, _slices(asked.pairs / "CT"))
-    sets = {"all": _shares(rows)} | {
-        name: _shares([row for row in rows if row["model"] == name])
-        for name in dict.fromkeys(row["model"] for row in rows)
-    }
+        mr, ct = (_slices(asked.pairs / side, "", asked.every) for side in ("MR", "CT"))
+        works.append((case_rows, "real heads", mr, {}, ct))
+    return works
+
+
+def _sets(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = sorted({str(row["model"]) for row in rows})
+    return {"all": _shares(rows)} | {name: _shares([row for row in rows if row["model"] == name]) for name in names}
+
+
+def _write(asked: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
     content = {
         "benchmark": "scope_gate",
-        "command": "python -m benchmarks.scope_gate --pairs PAIRS --simulated SIMULATED",
+        "command": f"python -m benchmarks.scope_gate --training {asked.training} --good {asked.good} --wrong "
+        f"{asked.wrong} --every {asked.every} --pairs PAIRS --simulated SIMULATED",
         "seeds": SEEDS,
-        "shares": sets,
-        "inputs": rows,
+        "shares": _sets(rows),
+        "inputs": list(rows),
         "python": platform.python_version(),
     }
-    asked.out.mkdir(parents=True, exist_ok=True)
     write_json(asked.out / "scope_gate.json", content)
-    for name, share in sets.items():
-        print(name, share)
 
 
 if __name__ == "__main__":
