@@ -163,6 +163,17 @@ def test_paper_shows_every_row_and_every_still_and_no_buttons(browser: Browser, 
     assert len(re.findall(rb"/Subtype\s*/Image", content)) > 20
 
 
+def test_no_table_is_wider_than_a_sheet_of_paper(browser: Browser) -> None:
+    browser.resize(718)  # A4 with margins of 1 cm
+    browser.prefer("print")
+    browser.evaluate(
+        "document.querySelectorAll('table[data-name=cases] tr').forEach((row) => {"
+        " for (let more = 0; more < 10; more += 1) row.append(row.lastElementChild.cloneNode(true)); })"
+    )  # 11 figures with intervals, as the table of a pseudo-CT has
+    wide = "[...document.querySelectorAll('table')].filter((e) => e.scrollWidth > 719).map((e) => e.dataset.name)"
+    assert browser.evaluate(wide) == []
+
+
 def test_every_control_can_be_reached_with_tab_and_shows_where_it_is(browser: Browser) -> None:
     browser.evaluate("document.querySelector('.skip').focus(); document.activeElement.dataset.reached = 1")
     seen = set()
