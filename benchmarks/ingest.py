@@ -37,8 +37,8 @@ from pipeline.phantom import phantom_subject
 from pipeline.scan_io import Acquisition, SeriesIdentity, uid_from, write_dicom_series
 
 SLICES = 150
-MR_SERIES, CT_SERIES = 28, 12
-"""At full size: 6,000 files, 70 % of 256² and 30 % of 512²."""
+MR_SERIES, CT_SERIES = 14, 6
+"""At full size: 3,000 files, 70 % of 256² and 30 % of 512²."""
 
 ROUNDS = 3
 SIZES = (0.25, 0.5, 1.0)
@@ -129,7 +129,7 @@ def _commands(folder: Path) -> dict[str, tuple[Callable[[Path], list[str]], bool
     found = {name: side(name) for name in ("scanloom", "scanloom_stage", "simpleitk", "monai")}
     if shutil.which("dcm2niix"):
         found["dcm2niix"] = (
-            lambda output: ["dcm2niix", "-z", "n", "-b", "n", "-f", "%f_%s", "-o", str(output), str(folder)],
+            lambda output: ["dcm2niix", "-z", "n", "-b", "n", "-f", "%i", "-o", str(output), str(folder)],
             False,
         )
     try:

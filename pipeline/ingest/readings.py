@@ -1,9 +1,9 @@
 """What the parser made of each file and series, kept in ``identity/``, so that only what changed is parsed again.
 
 A reading is known by the parser and its sources, the versions of the libraries below it, what it was asked, and the
-content of every file that it looks at. Values and refusals are kept as JSON; voxels are not: they lie in the catalogs
-of the workspace, are found by their hash, and hashed again before they are believed. Voxels of a volume that is refused
-for its shape or modality are needed by nobody. A refusal that depends on the machine's load is not kept.
+content of every file that it looks at. Values, refusals and masks are kept as JSON; voxels are not: they lie in the
+catalogs of the workspace, are found by their hash, and hashed again before they are believed. Voxels of a volume that
+is refused for its shape or modality are needed by nobody. A refusal that depends on the machine's load is not kept.
 """
 
 import json
@@ -40,7 +40,7 @@ PASSING = frozenset({"TIMEOUT", "OUT_OF_MEMORY", "CRASHED"})
 """Reasons that may not hold the next time."""
 
 _LIBRARIES = ("pydicom", "nibabel", "simpleitk", "numpy", "pillow", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg")
-_KEPT_AT_ONCE = 256
+_KEPT_AT_ONCE, _KEPT_BYTES = 256, 16 << 20
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE readings (key TEXT PRIMARY KEY, names TEXT NOT NULL, refused INTEGER NOT NULL, reading TEXT NOT NULL)
@@ -115,6 +115,7 @@ class Readings:
         known = self._known(keys)
         fresh = parse([task for task, key in zip(tasks, keys, strict=True) if key not in known])
         kept: list[tuple[str, str, int, str]] = []
+        held = 0
         try:
             for task, key in zip(tasks, keys, strict=True):
                 outcome = self._remembered(task, known[key]) if key in known else None
@@ -123,11 +124,13 @@ class Readings:
                 else:
                     outcome = next(parse([task])) if key in known else next(fresh)
                     counts.parsed += 1
-                    kept += self._row(key, outcome, question.files_of(task))
+                    rows = list(self._row(key, outcome, question.files_of(task)))
+                    kept += rows
+                    held += sum(len(reading) for *_, reading in rows)
                 yield outcome
-                if len(kept) >= _KEPT_AT_ONCE:
+                if len(kept) >= _KEPT_AT_ONCE or held >= _KEPT_BYTES:
                     self._keep(kept)
-                    kept = []
+                    kept, held = [], 0
         finally:
             self._keep(kept)
 

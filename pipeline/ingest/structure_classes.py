@@ -11,7 +11,7 @@ from pipeline.errors import QuarantineError
 from pipeline.ingest.allow_list import is_class_name
 from pipeline.ingest.lesion_classes import first_class
 from pipeline.scan_io.segmentation import Segment
-from pipeline.scan_io.structure_set import Roi
+from pipeline.scan_io.structure_set import ListedRoi
 
 MAP_ADVICE = "Name it in ingest.lesion_classes, with the class it becomes."
 
@@ -56,7 +56,7 @@ def segment_classes(
 
 
 def roi_classes(
-    regions: Sequence[Roi],
+    regions: Sequence[ListedRoi],
     mapping: Mapping[str, str] | None,
     chosen: Sequence[Choice],
     refusals: list[QuarantineError],

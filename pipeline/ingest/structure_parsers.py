@@ -19,7 +19,7 @@ from pipeline.scan_io.dicom.exclusions import kind_of
 from pipeline.scan_io.dicom.parsed_file import dataset
 from pipeline.scan_io.references import References
 from pipeline.scan_io.segmentation import Segmentation, segmentation_references, segments
-from pipeline.scan_io.structure_set import Roi, rois, structure_set_references
+from pipeline.scan_io.structure_set import ListedRoi, Roi, listed_rois, structure_set_references
 
 Indices = NDArray[np.int64]
 Voxels = Mapping[int, Indices | QuarantineError]
@@ -114,10 +114,10 @@ def draw_structures(task: DrawTask) -> Drawn:
         segmentation = Segmentation(parsed)
         found = [segment_voxels(segmentation, classes, image.grid) for image in task.images]
     else:
-        regions = rois(root)
+        regions = listed_rois(root)
         classes = roi_classes(regions, task.lesion_classes, task.chosen, refusals)
-        wanted = [roi for roi in regions if roi.number in classes]
-        _tell_open_contours(wanted, refusals)
+        wanted = {listed.number: _roi(listed) for listed in regions if listed.number in classes}
+        _tell_open_contours([roi for roi in wanted.values() if isinstance(roi, Roi)], refusals)
         found = [_roi_voxels(wanted, image, task.by_images) for image in task.images]
     if not classes:
         return Drawn(0, (), tuple(refusals))
@@ -139,16 +139,26 @@ def _is_segmentation(root: DatasetAttributes) -> bool:
     raise QuarantineError("NOT_AN_IMAGE", "neither segmentation nor structure set", "Leave it out.")
 
 
-def _roi_voxels(regions: Sequence[Roi], image: Image, by_images: bool) -> Voxels:
+def _roi(listed: ListedRoi) -> Roi | QuarantineError:
+    try:
+        return listed.roi()
+    except QuarantineError as error:
+        return error
+
+
+def _roi_voxels(regions: Mapping[int, Roi | QuarantineError], image: Image, by_images: bool) -> Voxels:
     slices: dict[str, list[int]] = defaultdict(list)
     for k, uid in enumerate(image.sop_instance_uids):
         slices[uid].append(k)
     found: dict[int, Indices | QuarantineError] = {}
-    for roi in regions:
+    for number, roi in regions.items():
+        if isinstance(roi, QuarantineError):
+            found[number] = roi
+            continue
         try:
-            found[roi.number] = roi_voxels(roi, image.grid, slices, by_images=by_images)
+            found[number] = roi_voxels(roi, image.grid, slices, by_images=by_images)
         except QuarantineError as error:
-            found[roi.number] = error
+            found[number] = error
     return found
 
 
@@ -170,22 +180,18 @@ def _tell_gaps(voxels: Mapping[int, Indices], slices: int, refusals: list[Quaran
 
 
 def _fitting(found: Sequence[Voxels]) -> int:
-    """Number of the one image that all structures fit; the first where there is no choice.
+    """Number of the one image that most structures fit; the first where there is no choice, or where none fits any.
 
     Raises:
         QuarantineError: AMBIGUOUS_REFERENCE.
     """
-    if len(found) == 1:
-        return 0
-    fitting = [
-        index
-        for index, voxels in enumerate(found)
-        if not any(isinstance(value, QuarantineError) for value in voxels.values())
-    ]
-    if len(fitting) > 1:
-        what = f"{len(fitting)} volumes that the structures fit"
+    counts = [sum(not isinstance(value, QuarantineError) for value in voxels.values()) for voxels in found]
+    most = max(counts)
+    equal = counts.count(most)
+    if most and equal > 1:
+        what = f"{equal} volumes that the structures fit"
         raise QuarantineError("AMBIGUOUS_REFERENCE", what, "Name the images in the file, or ingest the volumes apart.")
-    return fitting[0] if fitting else 0
+    return counts.index(most)
 
 
 def _by_reason(voxels: Voxels) -> list[QuarantineError]:

@@ -29,6 +29,30 @@ class Contour:
 
 
 @dataclass(frozen=True, eq=False)
+class ListedRoi:
+    """A region of interest of which no coordinate has been looked at: some files hold a hundred, and one is wanted.
+
+    Attributes:
+        number: ROI Number.
+        name: ROI Name, free text.
+        items: of its ContourSequence.
+    """
+
+    number: int
+    name: str
+    items: Sequence[Attributes]
+
+    def roi(self) -> "Roi":
+        """Its contours.
+
+        Raises:
+            QuarantineError: MALFORMED_CONTOUR for coordinates that are no triples; BAD_VALUE.
+        """
+        closed = [contour for item in self.items if (contour := _contour(item)) is not None]
+        return Roi(self.number, self.name, tuple(closed), len(self.items) - len(closed))
+
+
+@dataclass(frozen=True, eq=False)
 class Roi:
     """A region of interest.
 
@@ -61,16 +85,16 @@ def structure_set_references(root: Attributes) -> References:
     )
 
 
-def rois(root: Attributes) -> list[Roi]:
+def listed_rois(root: Attributes) -> list[ListedRoi]:
     """Regions of a structure set that have contours, by their number.
 
     Raises:
-        QuarantineError: EMPTY_STRUCTURE_SET for no region with contours; MALFORMED_CONTOUR for coordinates that are no
-            triples; DUPLICATE_STRUCTURE for a number given twice; BAD_VALUE.
+        QuarantineError: EMPTY_STRUCTURE_SET for no region with contours; DUPLICATE_STRUCTURE for a number given twice;
+            BAD_VALUE.
     """
     listed = root.items("StructureSetROISequence")
     names = {item.whole("ROINumber"): item.text("ROIName") or "" for item in listed}
-    found: dict[int, Roi] = {}
+    found: dict[int, ListedRoi] = {}
     for item in root.items("ROIContourSequence"):
         number = item.whole("ReferencedROINumber")
         if number is None or number not in names or number in found or len(names) < len(listed):
@@ -78,16 +102,11 @@ def rois(root: Attributes) -> list[Roi]:
             raise QuarantineError("DUPLICATE_STRUCTURE", what, _EXPORT_AGAIN)
         contours = item.items("ContourSequence")
         if contours:
-            found[number] = _roi(number, names[number], contours)
+            found[number] = ListedRoi(number, names[number], contours)
     if not found:
         what = f"{len(listed)} structures, none of them with contours"
         raise QuarantineError("EMPTY_STRUCTURE_SET", what, "Nothing to do, unless contours were lost in the export.")
     return [found[number] for number in sorted(found)]
-
-
-def _roi(number: int, name: str, contours: Sequence[Attributes]) -> Roi:
-    closed = [contour for item in contours if (contour := _contour(item)) is not None]
-    return Roi(number, name, tuple(closed), len(contours) - len(closed))
 
 
 def _contour(item: Attributes) -> Contour | None:

@@ -20,10 +20,10 @@ from pipeline.geometry import Geometry
 from pipeline.ingest.allow_list import is_class_name
 from pipeline.ingest.found import Found, FoundMask, Ignored, Reading
 from pipeline.ingest.layouts.bids_names import BidsFile, entities_and_suffix
+from pipeline.ingest.layouts.nifti_cases import mask_outcomes
 from pipeline.ingest.lesion_classes import first_class, lesion_class_of
-from pipeline.ingest.lesion_masks import AlignedMask, MaskTask, read_mask
+from pipeline.ingest.lesion_masks import AlignedMask, MaskTask
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree, read_start
-from pipeline.safe_parse import parse_all
 
 NO_LESIONS = frozenset({"brain", "head", "body", "skull", "face", "deface", "fov", "background"})
 """Masks with such a ``desc-`` and no ``label-`` are no lesions, unless ``ingest.lesion_classes`` names them."""
@@ -73,7 +73,7 @@ def read_masks(reading: Reading, masks: Sequence[BidsFile], images: Sequence[Pla
         )
         for item in work
     ]
-    for count, (item, outcome) in enumerate(zip(work, parse_all(read_mask, tasks, reading.limits), strict=True), 1):
+    for count, (item, outcome) in enumerate(zip(work, mask_outcomes(reading, tasks), strict=True), 1):
         if outcome.result is None:
             yield Refusal((item.mask.file.name,), _explained(outcome.refusal))
         else:

@@ -8,9 +8,9 @@ import numpy as np
 from pipeline.errors import QuarantineError
 from pipeline.geometry import Geometry
 from pipeline.ingest.found import Found, FoundMask, Reading
-from pipeline.ingest.lesion_masks import AlignedMask, MaskTask, read_mask
+from pipeline.ingest.layouts.nifti_cases import mask_outcomes
+from pipeline.ingest.lesion_masks import AlignedMask, MaskTask
 from pipeline.ingest.source_tree import Refusal, SourceFile
-from pipeline.safe_parse import parse_all
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def read_label_maps(
         MaskTask(label.file.path, ((label.geometry.shape, tuple(label.geometry.affine.ravel().tolist())),))
         for label in maps
     ]
-    for count, (label, outcome) in enumerate(zip(maps, parse_all(read_mask, tasks, reading.limits), strict=True), 1):
+    for count, (label, outcome) in enumerate(zip(maps, mask_outcomes(reading, tasks), strict=True), 1):
         if outcome.result is None:
             refusal = outcome.refusal or QuarantineError("UNREADABLE", "no result", "Copy it again.")
             yield Refusal((label.file.name,), refusal)

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.deidentify import names_a_patient
 from pipeline.errors import QuarantineError
 from pipeline.ingest.found import FoundVolume, Reading
+from pipeline.ingest.lesion_masks import AlignedMask, MaskTask, read_mask
 from pipeline.ingest.nifti_parsers import ImageTask, read_image_file
 from pipeline.ingest.readings import Question
 from pipeline.ingest.source_tree import Refusal, SourceFile
@@ -76,14 +77,25 @@ def refused_pairs(files: Sequence[SourceFile]) -> list[Refusal]:
 
 def image_outcomes(reading: Reading, tasks: Sequence[ImageTask]) -> Iterator[Outcome[ImageTask, Scan]]:
     """Outcome of every image file, in order."""
-    here = {file.path for file in reading.tree.files}
     question: Question[ImageTask] = Question(
-        "image files", "pipeline.ingest.nifti_parsers", partial(_looked_at, here), _asked
+        "image files", "pipeline.ingest.nifti_parsers", partial(_looked_at, _here(reading)), _asked
     )
     return reading.outcomes(question, tasks, lambda some: parse_all(read_image_file, some, reading.limits))
 
 
-def _looked_at(here: AbstractSet[Path], task: ImageTask) -> list[Path]:
+def mask_outcomes(reading: Reading, tasks: Sequence[MaskTask]) -> Iterator[Outcome[MaskTask, AlignedMask]]:
+    """Outcome of every mask, in order."""
+    question: Question[MaskTask] = Question(
+        "masks", "pipeline.ingest.lesion_masks", partial(_looked_at, _here(reading)), lambda task: list(task.grids)
+    )
+    return reading.outcomes(question, tasks, lambda some: parse_all(read_mask, some, reading.limits))
+
+
+def _here(reading: Reading) -> frozenset[Path]:
+    return frozenset(file.path for file in reading.tree.files)
+
+
+def _looked_at(here: AbstractSet[Path], task: ImageTask | MaskTask) -> list[Path]:
     """An image and the JSON beside it; every file in the folder of a header whose voxels lie in another file."""
     if task.path.suffix.lower() in _DETACHED_SUFFIXES:
         return sorted(path for path in here if path.parent == task.path.parent)

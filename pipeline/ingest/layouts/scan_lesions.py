@@ -9,10 +9,10 @@ import numpy as np
 from pipeline.errors import QuarantineError
 from pipeline.geometry import Geometry
 from pipeline.ingest.found import Found, FoundMask, FoundVolume, Reading
-from pipeline.ingest.lesion_masks import AlignedMask, MaskTask, read_mask
+from pipeline.ingest.layouts.nifti_cases import mask_outcomes
+from pipeline.ingest.lesion_masks import AlignedMask, MaskTask
 from pipeline.ingest.lesion_table import LesionRow
 from pipeline.ingest.source_tree import Refusal, SourceFile
-from pipeline.safe_parse import parse_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def lesions(reading: Reading, places: VolumePlaces, rows: Sequence[LesionRow]) -
         MaskTask(files[mask].path, tuple(_grid(places.volumes[word].geometry) for word in candidates))
         for (mask, _), candidates in zip(usable, words, strict=True)
     ]
-    outcomes = parse_all(read_mask, tasks, reading.limits)
+    outcomes = mask_outcomes(reading, tasks)
     for count, (outcome, (key, members), candidates) in enumerate(
         zip(outcomes, usable.items(), words, strict=True), start=1
     ):

@@ -7,12 +7,15 @@ no image may fit one by the planes of its contours.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
 
 from pipeline.errors import QuarantineError
 from pipeline.ingest.found import Found, FoundMask, Reading
 from pipeline.ingest.layouts.scan_lesions import PlacedVolume, VolumePlaces, check_referred, grouped
 from pipeline.ingest.lesion_table import LesionRow
+from pipeline.ingest.readings import Question
 from pipeline.ingest.source_tree import Refusal, SourceFile
 from pipeline.ingest.structure_classes import Choice
 from pipeline.ingest.structure_parsers import DrawTask, Image, draw_structures, read_references
@@ -22,6 +25,7 @@ from pipeline.scan_io.references import References
 RESAMPLED = "TILT_CORRECTED"
 """Flag of volumes whose voxels are not where those of the images were."""
 
+_PARSERS = "pipeline.ingest.structure_parsers"
 _LOST = QuarantineError("UNREADABLE", "no result", "Copy it again.")
 _COPY = QuarantineError("DUPLICATE_STRUCTURES", "the same file a second time", "Nothing to do; one is kept.")
 _RESAMPLED = QuarantineError(
@@ -51,7 +55,10 @@ def structure_lesions(reading: Reading, places: VolumePlaces, files: Sequence[So
     """
     drawings = []
     seen: set[References] = set()
-    outcomes = parse_all(read_references, [file.path for file in files], reading.limits)
+    question: Question[Path] = Question("references", _PARSERS, lambda path: (path,), lambda _: None)
+    outcomes = reading.outcomes(
+        question, [file.path for file in files], lambda paths: parse_all(read_references, paths, reading.limits)
+    )
     for file, outcome in zip(files, outcomes, strict=True):
         try:
             if outcome.result is None:
@@ -91,7 +98,8 @@ def _drawn(reading: Reading, places: VolumePlaces, drawings: Sequence[_Drawing])
         )
         for drawing in drawings
     ]
-    outcomes = parse_all(draw_structures, tasks, reading.limits)
+    question: Question[DrawTask] = Question("structures", _PARSERS, lambda task: (task.path,), _asked)
+    outcomes = reading.outcomes(question, tasks, lambda some: parse_all(draw_structures, some, reading.limits))
     for count, (drawing, outcome) in enumerate(zip(drawings, outcomes, strict=True), start=1):
         name = drawing.file.name
         if outcome.result is None:
@@ -104,6 +112,13 @@ def _drawn(reading: Reading, places: VolumePlaces, drawings: Sequence[_Drawing])
                     label.voxels, places.volumes[word].geometry, word, label.classes, name, outcome.result.flags
                 )
         reading.progress("structures read", count, len(tasks))
+
+
+def _asked(task: DrawTask) -> list[Any]:
+    """What is drawn depends on beside the content of the file; of the mapping also on the order."""
+    images = [astuple(image) for image in task.images]
+    mapping = None if task.lesion_classes is None else list(task.lesion_classes.items())
+    return [images, task.by_images, mapping, [astuple(choice) for choice in task.chosen]]
 
 
 def _candidates(places: VolumePlaces, references: References) -> tuple[tuple[str, ...], bool]:

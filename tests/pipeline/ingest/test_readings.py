@@ -6,11 +6,17 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian
 
+from pipeline.errors import QuarantineError
 from pipeline.ingest import readings
 from pipeline.ingest.identity_removal import NO_TRACE, strip_databases
-from pipeline.ingest.layouts import dicom_series, nifti_cases
+from pipeline.ingest.layouts import dicom_series, nifti_cases, structures
+from pipeline.ingest.plain_values import NotPlainError, decoded, encoded
 from pipeline.ingest.retries import last_input, retry
 
 T1 = "sub-01/anat/sub-01_T1w.nii"
@@ -25,7 +31,8 @@ def parsed(monkeypatch):
         real = getattr(module, name)
 
         def outcomes(parse, tasks, limits):
-            counts[parse.__name__] += len(tasks)
+            if tasks:
+                counts[parse.__name__] += len(tasks)
             return real(parse, tasks, limits)
 
         monkeypatch.setattr(module, name, outcomes)
@@ -33,7 +40,37 @@ def parsed(monkeypatch):
     counting(dicom_series, "parse_each")
     counting(dicom_series, "parse_all")
     counting(nifti_cases, "parse_all")
+    counting(structures, "parse_all")
     return counts
+
+
+@pytest.fixture
+def structure_set():
+    """Writes a structure set of one box on the third image of a series."""
+
+    def write(path, images):
+        image = pydicom.dcmread(images[2], stop_before_pixels=True)
+        x, y, z = map(float, image.ImagePositionPatient)
+        made, listed, drawn, contour = Dataset(), Dataset(), Dataset(), Dataset()
+        contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", 4
+        corners = [(x + 1, y + 1), (x + 8, y + 1), (x + 8, y + 9), (x + 1, y + 9)]
+        contour.ContourData = [f"{value:.3f}" for corner in corners for value in (*corner, z)]
+        named = Dataset()
+        named.ReferencedSOPInstanceUID = image.SOPInstanceUID
+        contour.ContourImageSequence = Sequence([named])
+        listed.ROINumber, listed.ROIName, drawn.ReferencedROINumber = 1, "GTV", 1
+        drawn.ContourSequence = Sequence([contour])
+        made.SOPClassUID, made.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.3"
+        made.Modality, made.StructureSetROISequence, made.ROIContourSequence = (
+            "RTSTRUCT",
+            Sequence([listed]),
+            Sequence([drawn]),
+        )
+        made.file_meta = FileMetaDataset()
+        made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        made.save_as(path, enforce_file_format=True)
+
+    return write
 
 
 @pytest.fixture
@@ -79,6 +116,55 @@ def test_only_what_changed_is_parsed(filled, run_ingest, parsed):
     result = run_ingest()
     assert parsed == {"read_headers": 4, "read_planned_volume": 1, "read_image_file": 1}
     assert result.catalog.series.height == 4
+
+
+def test_masks_and_structures_are_known_until_their_file_or_the_mapping_changes(
+    inputs, run_ingest, parsed, structure_set
+):
+    paths, voxels = inputs.dicom("ct", seed=1)
+    structure_set(inputs.root / "rs.dcm", paths)
+    inputs.nifti("p3_T1w.nii", np.abs(inputs.voxels(3)))
+    mask = np.zeros(voxels.shape, np.int16)
+    mask[2:5, 3:6, 1:3] = 1
+    inputs.nifti("mask.nii", mask)
+    inputs.text("lesions.csv", "mask_path,image_path,mask_value,lesion_class\nmask.nii,p3_T1w.nii,1,cyst\n")
+    first = run_ingest(lesion_classes={"GTV": "tumor"})
+    assert (first.reasons(), sorted(first.catalog.lesions["lesion_class"])) == ([], ["cyst", "tumor"])
+    drawn = {"read_references": 1, "draw_structures": 1, "read_mask": 1}
+    assert parsed.items() >= drawn.items()
+    before, _ = again(folder(first))
+    parsed.clear()
+    second = run_ingest(lesion_classes={"GTV": "tumor"})
+    assert (parsed.total(), tree_hash(folder(second))) == (0, before)
+    third = run_ingest(lesion_classes={"GTV": "growth"})
+    assert parsed == {"draw_structures": 1}
+    assert sorted(third.catalog.lesions["lesion_class"]) == ["cyst", "growth"]
+    parsed.clear()
+    mask[2, 3, 1] = 0
+    inputs.nifti("mask.nii", mask)
+    fourth = run_ingest(lesion_classes={"GTV": "growth"})
+    assert parsed == {"read_mask": 1}
+    (volume,) = (row["volume_mm3"] for row in fourth.catalog.lesions.to_dicts() if row["lesion_class"] == "cyst")
+    assert volume == pytest.approx(17 * 9)
+
+
+@pytest.mark.parametrize("order", "CF")
+def test_masks_and_refusals_come_back_as_they_were_kept(order):
+    mask = np.zeros((70, 60, 50), np.int16, order=order)
+    mask[20:30, 10:20, 5] = [[7], [-2]] * 5
+    refusal = QuarantineError("CONTOUR_GAP", "1 of 2", "Draw it.")
+    kept = encoded(({3: "a", 9: "b"}, mask, (refusal,)), str)
+    classes, voxels, (told,) = decoded(kept, {})
+    assert classes == {3: "a", 9: "b"}
+    np.testing.assert_array_equal(voxels, mask)
+    assert (voxels.flags.f_contiguous, voxels.flags.writeable) == (order == "F", True)
+    assert (told.reason, told.found, told.advice) == (refusal.reason, refusal.found, refusal.advice)
+
+
+def test_voxels_that_do_not_pack_are_not_kept():
+    noise = np.random.default_rng(0).integers(-32768, 32767, (100, 100, 100)).astype(np.int16)
+    with pytest.raises(NotPlainError):
+        encoded(noise, str)
 
 
 def test_a_removed_series_leaves_the_catalog(filled, run_ingest, parsed):

@@ -327,6 +327,31 @@ def test_structures_of_a_series_that_is_not_there_are_refused_with_counts(inputs
     assert (row["reason"], row["found"][:21]) == ("MISSING_REFERENCE", "5 images in 1 series ")
 
 
+def test_broken_coordinates_cost_their_region_alone_and_nothing_where_it_is_not_wanted(inputs, run_ingest, series):
+    path = inputs.root / "rs.dcm"
+    _structure_set(path, series, {1: _box_contours(*ONE), 2: _box_contours(*TWO)}, ("GTV", "Couch"))
+    made = pydicom.dcmread(path)
+    contour = made.ROIContourSequence[1].ContourSequence[0]
+    contour.ContourData = contour.ContourData[:-1]
+    made.save_as(path)
+    assert run_ingest(lesion_classes={"GTV": "tumor"}).reasons() == []
+    result = run_ingest(workspace="b", lesion_classes={"*": "tumor"})
+    (row,) = result.catalog.quarantine.to_dicts()
+    assert (row["reason"], row["found"][:21]) == ("MALFORMED_CONTOUR", "1 of 2 structures: a ")
+    np.testing.assert_array_equal(_lesions(result)["tumor"], _mask(ONE)[..., 0] == 1)
+
+
+def test_a_structure_that_fits_nowhere_does_not_decide_between_two_volumes(inputs, run_ingest, series):
+    _written(inputs.root / "mr", np.abs(inputs.voxels(1, SHAPE)), OBLIQUE, "MR", inputs.identity(name="twin"))
+    between = [(1.5, np.array([[2, 2], [5, 2], [5, 5.0]]))]
+    path = inputs.root / "rs.dcm"
+    _structure_set(path, series, {1: _box_contours(*ONE), 2: between}, ("GTV", "CTV"), refer=False)
+    made = pydicom.dcmread(path)
+    del made.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence
+    made.save_as(path)
+    assert run_ingest(lesion_classes={"*": "tumor"}).reasons() == ["AMBIGUOUS_REFERENCE"]
+
+
 needs_real = pytest.mark.skipif(REAL is None, reason="SCANLOOM_TEST_DATA names no folder of real data")
 
 
