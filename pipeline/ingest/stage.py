@@ -93,7 +93,7 @@ def changed_files(workspace: Workspace, input_folder: Path) -> str:
 def _changes(indexed: IndexedTree, readings: Readings, *, rebuilt: bool) -> dict[str, JsonValue]:
     return {
         "files": asdict(indexed.changes),
-        "read": {what: asdict(count) for what, count in readings.counts.items()},
+        "read": {what: asdict(count) for what, count in readings.counts.items() if count.parsed or count.known},
         "index_rebuilt": rebuilt,
     }
 
