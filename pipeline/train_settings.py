@@ -118,20 +118,43 @@ class TrainMRToCTSettings(LoopSettings):
     """CycleGAN (Zhu 2017) with supervision by setting; defaults are the paper's where it names one."""
 
     batch_size: Count = 4
-    generator: Literal["unet", "resnet"] = "unet"
-    width: Count = Field(24, description="Channels of a generator at full resolution.")
+    generator: Literal["unet", "resnet", "light", "resnet_2017"] = Field(
+        "unet", description="`light` works from half resolution down, for CPUs; `resnet_2017` is the paper's."
+    )
+    width: Count = Field(24, description="Channels of a generator at full resolution (`light`: at half).")
+    blocks: Count = Field(9, description="Residual blocks of the ResNets; the paper has 6 for 128 pixels, 9 from 256.")
     discriminator_width: Count = Field(32, description="Channels of the first layer of a PatchGAN.")
+    discriminator_scales: Annotated[int, Field(ge=1, le=3)] = Field(
+        1, description="PatchGANs at full, half and quarter resolution."
+    )
     slices: Literal[1, 3, 5] = Field(1, description="Neighboring slices a network sees: 1 is 2-D, more is 2.5-D.")
     patch_px: Annotated[int, Field(ge=32, multiple_of=16)] = 96
-    supervision: Literal["unpaired", "paired", "mixed"] = "unpaired"
-    objective: Literal["least_squares", "non_saturating", "hinge"] = "least_squares"
+    supervision: Literal["unpaired", "paired", "mixed", "registered"] = Field(
+        "unpaired", description="`registered` is `paired` with a network that bends translations onto imperfect partners."
+    )
+    objective: Literal["least_squares", "non_saturating", "minimax", "hinge", "wasserstein", "relativistic"] = (
+        "least_squares"
+    )
+    penalty: Weight = Field(0.0, description="Weight of R1 (relativistic: R1 and R2) on the discriminators.")
+    weight_clip: Weight = Field(0.0, description="Bound of discriminator weights; the Wasserstein objective needs one.")
     learning_rate: Positive = 2e-4
     betas: tuple[Fraction, Fraction] = (0.5, 0.999)
     lambda_adversarial: Annotated[float, Field(ge=0)] = 1.0
     lambda_cycle: Annotated[float, Field(ge=0)] = 10.0
     lambda_identity: Annotated[float, Field(ge=0)] = Field(0.5, description="As a share of lambda_cycle.")
     lambda_paired: Annotated[float, Field(ge=0)] = Field(
-        50.0, description="Weight of the L1 distance to the registered CT (paired and mixed only)."
+        50.0, description="Weight of the L1 distance to the registered CT, in HU (not with unpaired)."
+    )
+    lambda_smooth: Weight = Field(10.0, description="Weight of the roughness of deformations (registered only).")
+    lambda_weak: Weight = Field(
+        0.0, description="Weight of the L1 distance to a guess of the CT made from other subjects' CTs; 0: none is made."
+    )
+    lambda_bone: Weight = Field(0.0, description="Weight of the Dice of bone with the partner's or the guess's bone.")
+    lambda_gradient: Weight = Field(0.0, description="Weight of edges that the MR does not have (Hiasa 2018).")
+    lambda_mind: Weight = Field(0.0, description="Weight of the difference of MIND descriptors (Heinrich 2012).")
+    lambda_body: Weight = Field(0.0, description="Weight of anything but air outside the body.")
+    warm_images: Annotated[int, Field(ge=0)] = Field(
+        0, description="First images, in which adversarial, cycle and identity terms are left out."
     )
     pool_size: Annotated[int, Field(ge=0)] = 50
     ema_decay: Fraction = 0.995
@@ -140,6 +163,12 @@ class TrainMRToCTSettings(LoopSettings):
     )
     outside_weight: Fraction = Field(0.1, description="Weight of the paired distance outside the body; inside it is 1.")
     mirror: bool = Field(True, description="Show left-right mirrored patches too (MR and CT alike).")
+    augment_shape: Annotated[float, Field(ge=0, le=2)] = Field(
+        0.0, description="Strength of random bends, rotations and scales of MR and CT; 1 is strong, 0 is none."
+    )
+    augment_look: Annotated[float, Field(ge=0, le=2)] = Field(
+        0.0, description="Strength of random contrast, gain and noise of MR; 1 is strong, 0 is none."
+    )
     coordinates: bool = Field(True, description="Give the networks the position in the body as three more channels.")
 
 

@@ -18,6 +18,8 @@ from models.lesion_gan.discriminator import DCGANDiscriminator
 from models.lesion_gan.generator import DCGANGenerator, Upsampling
 from models.lesion_gan.virtual_batch import VirtualBatchGenerator
 from models.mr_to_ct.generator import ResNetGenerator, Translator, UNetGenerator
+from models.mr_to_ct.light import LightGenerator
+from models.mr_to_ct.resnet_2017 import ResNet2017
 from pipeline.checkpoints import load_weights, save_tensors, tensor_shapes
 from pipeline.errors import InputError
 from pipeline.files import folder_manifest, manifest_hash, read_json, write_json
@@ -62,11 +64,12 @@ class TranslatorSettings(BaseModel):
     """What rebuilds an MR-to-CT (or CT-to-MR) translator and feeds it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    generator: Literal["unet", "resnet"]
+    generator: Literal["unet", "resnet", "light", "resnet_2017"]
     width: int
     slices: int
     coordinates: bool
     patch_px: int
+    blocks: int = 9
 
 
 def build_lesion_generator(settings: LesionGeneratorSettings, rng: torch.Generator) -> LesionGenerator:
@@ -110,7 +113,10 @@ def build_translator(settings: TranslatorSettings, rng: torch.Generator) -> Tran
     channels = settings.slices + (COORDINATE_CHANNELS if settings.coordinates else 0)
     if settings.generator == "unet":
         return UNetGenerator(channels, settings.slices, rng, width=settings.width, depth=_UNET_DEPTH)
-    return ResNetGenerator(channels, settings.slices, rng, width=settings.width)
+    if settings.generator == "light":
+        return LightGenerator(channels, settings.slices, rng, width=settings.width)
+    build = ResNet2017 if settings.generator == "resnet_2017" else ResNetGenerator
+    return build(channels, settings.slices, rng, width=settings.width, blocks=settings.blocks)
 
 
 def save_model(folder: Path, settings: BaseModel, networks: Mapping[str, nn.Module], card: Mapping[str, Any]) -> str:

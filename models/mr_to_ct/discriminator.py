@@ -5,6 +5,7 @@ through the layers, r ← s (r − 1) + 4: 1, 4, 7, 16, 34, 70 for 3 layers.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import initialize
@@ -67,3 +68,50 @@ class PatchDiscriminator(nn.Module):
             )
         scores: Tensor = self.body(slices)
         return scores
+
+
+class MultiScaleDiscriminator(nn.Module):
+    """PatchGANs of the same build at full, half, quarter … resolution (Wang 2018, pix2pixHD).
+
+    Args:
+        in_channels: slices of a stack.
+        rng: CPU generator for the initial weights.
+        width: features of the first layer of each.
+        scales: how many.
+        layers: halvings of each.
+
+    Attributes:
+        smallest_side: shortest slice side, pixels.
+    """
+
+    def __init__(
+        self, in_channels: int, rng: torch.Generator, *, width: int = 64, scales: int = 2, layers: int = 3
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.judges = nn.ModuleList(
+            PatchDiscriminator(in_channels, rng, width=width, layers=layers) for _ in range(scales)
+        )
+        self.smallest_side = 3 * 2 ** (layers + scales - 1)
+
+    def forward(self, slices: Tensor) -> Tensor:
+        """Score patches at every scale.
+
+        Args:
+            slices: (N, in_channels, H, W) in [−1, 1].
+
+        Returns:
+            (N, scales, H', W'): the finest map's size; coarser maps are repeated, so that all scales weigh alike.
+
+        Raises:
+            ValueError: other channels, or slices too small.
+        """
+        scores = []
+        for number, judge in enumerate(self.judges):
+            small = F.avg_pool2d(slices, 2**number) if number else slices
+            scores.append(judge(small))
+        size = scores[0].shape[2:]
+        return torch.cat([F.interpolate(part, size=size, mode="nearest") for part in scores], dim=1)
+
+
+Discriminator = PatchDiscriminator | MultiScaleDiscriminator

@@ -4,6 +4,7 @@ With G = mr_to_ct, F = ct_to_mr, an MR x and a CT y, the generators minimize (Zh
 
     λ_adv [adv(D_ct(G(x))) + adv(D_mr(F(y)))] + λ_cycle (‖F(G(x)) − x‖₁ + ‖G(F(y)) − y‖₁)
     + λ_identity λ_cycle (‖G(y) − y‖₁ + ‖F(x) − x‖₁) + λ_paired (‖G(x) − y‖₁ + ‖F(y) − x‖₁, where x and y are a pair)
+    + what ties G(x) to a deformed partner, a weak label or the structure of x (`models.mr_to_ct.anchors`)
 
 and the discriminators half of their loss, on fakes from a history of 50. Norms are means over pixels; the paired one is
 weighted by the body mask. Slices come as stacks of k neighbors, which both generators translate at once, so that the
@@ -20,9 +21,11 @@ from models import optimization
 from models.diagnostics import Game, probability_real_over_fake
 from models.ema import ExponentialMovingAverage
 from models.image_pool import ImagePool
-from models.losses import cycle_loss, identity_loss, masked_l1, objective_named
-from models.mr_to_ct.discriminator import PatchDiscriminator
+from models.losses import cycle_loss, identity_loss, masked_l1, objective_named, r1_penalty
+from models.mr_to_ct.anchors import KnownCT, Weighted, ct_terms
+from models.mr_to_ct.discriminator import Discriminator
 from models.mr_to_ct.generator import Translator
+from models.mr_to_ct.registration import DeformationNetwork
 from models.mr_to_ct.step_settings import MRToCTStepSettings
 from models.rules import broken_rule
 
@@ -37,6 +40,7 @@ class MRToCTBatch:
         mr_mask: (N, k, H, W) float, 1 inside the body and 0 outside.
         ct_mask: (N, k, H, W), likewise.
         paired: (N,) bool: ct[i] is the registered CT of mr[i].
+        weak: (N, k, H, W) a guess of the CT of mr[i], made without its pair; None where there is none.
     """
 
     mr: Tensor
@@ -44,6 +48,7 @@ class MRToCTBatch:
     mr_mask: Tensor
     ct_mask: Tensor
     paired: Tensor
+    weak: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,14 @@ class MRToCTNetworks:
         ct_to_mr: same channels.
         ct_discriminator: k channels in.
         mr_discriminator: k channels in.
+        registration: of k slices, for supervision "registered".
     """
 
     mr_to_ct: Translator
     ct_to_mr: Translator | None = None
-    ct_discriminator: PatchDiscriminator | None = None
-    mr_discriminator: PatchDiscriminator | None = None
+    ct_discriminator: Discriminator | None = None
+    mr_discriminator: Discriminator | None = None
+    registration: DeformationNetwork | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class _Side:
 
     target: str
     translator: Translator
-    discriminator: PatchDiscriminator | None
+    discriminator: Discriminator | None
     pool: ImagePool
 
 
@@ -99,8 +106,12 @@ class MRToCTStep:
         self._sides = _sides(networks, settings)
         self.slices = networks.mr_to_ct.out_channels
         self.ema = ExponentialMovingAverage(networks.mr_to_ct, settings.ema_decay)
+        self._registration = networks.registration if settings.supervision == "registered" else None
+        if settings.supervision == "registered" and self._registration is None:
+            raise _missing("registration")
+        learners = [side.translator for side in self._sides] + ([self._registration] if self._registration else [])
         self._generator_adam = optimization.build_adam(
-            [p for side in self._sides for p in side.translator.parameters()],
+            [p for network in learners for p in network.parameters()],
             settings.learning_rate_generator,
             settings.betas,
         )
@@ -125,26 +136,30 @@ class MRToCTStep:
             NonFiniteLossError: before the weights that the loss would have changed are touched.
         """
         self._require_batch(batch)
+        warm = self.ema.updates < self.settings.warm_steps
         for side in self._sides:
             side.translator.train()
             if side.discriminator:
                 optimization.freeze(side.discriminator)
-        outcomes = [self._translate_batch(side, batch) for side in self._sides]
-        weighted = self._adversarial_terms(outcomes) | self._cycle_terms(outcomes, batch)
-        weighted |= self._identity_terms(outcomes, batch) | self._paired_terms(outcomes, batch)
+        sides = self._sides[:1] if warm else self._sides
+        outcomes = [self._translate_batch(side, batch, warm) for side in sides]
+        weighted = self._anchor_terms(outcomes, batch)
+        if not warm:
+            weighted |= self._adversarial_terms(outcomes, batch) | self._cycle_terms(outcomes, batch)
+            weighted |= self._identity_terms(outcomes, batch)
         loss = torch.stack([weight * term for weight, term in weighted.values()]).sum()
         terms = {name: term.detach() for name, (_, term) in weighted.items()}
         terms["g_grad_norm"] = optimization.update(self._generator_adam, loss, "g", terms, self.settings.gradient_clip)
         terms["g_loss"] = loss.detach()
-        if self._discriminator_adam is not None:
+        if self._discriminator_adam is not None and not warm:
             terms |= self._discriminator_step(self._discriminator_adam, outcomes, batch)
         self.ema.update(self._sides[0].translator)
         return terms
 
-    def _translate_batch(self, side: _Side, batch: MRToCTBatch) -> _Outcome:
+    def _translate_batch(self, side: _Side, batch: MRToCTBatch, warm: bool) -> _Outcome:
         """One pass for the fakes and the identities: instance norm keeps images apart, so batching changes nothing."""
         source = _other(side.target, batch)
-        if not self.settings.uses_identity:
+        if warm or not self.settings.uses_identity:
             return _Outcome(self._passed(side.translator, source), None)
         fake, identity = self._passed(side.translator, torch.cat([source, _own(side.target, batch)])).chunk(2)
         return _Outcome(fake, identity)
@@ -154,17 +169,22 @@ class MRToCTStep:
             result: Tensor = network(slices)
         return result.float()
 
-    def _adversarial_terms(self, outcomes: list[_Outcome]) -> dict[str, tuple[float, Tensor]]:
-        return {
-            f"adversarial_{side.target}": (
+    def _adversarial_terms(self, outcomes: list[_Outcome], batch: MRToCTBatch) -> Weighted:
+        terms: Weighted = {}
+        for side, outcome in zip(self._sides, outcomes, strict=True):
+            if side.discriminator is None:
+                continue
+            scores = [self._passed(side.discriminator, outcome.fake)]
+            if self.objective.relative:
+                with torch.no_grad():
+                    scores.append(self._passed(side.discriminator, _own(side.target, batch)[:, : self.slices]))
+            terms[f"adversarial_{side.target}"] = (
                 self.settings.lambda_adversarial,
-                self.objective.generator_loss(self._passed(side.discriminator, outcome.fake)),
+                self.objective.generator_loss(*scores),
             )
-            for side, outcome in zip(self._sides, outcomes, strict=True)
-            if side.discriminator
-        }
+        return terms
 
-    def _cycle_terms(self, outcomes: list[_Outcome], batch: MRToCTBatch) -> dict[str, tuple[float, Tensor]]:
+    def _cycle_terms(self, outcomes: list[_Outcome], batch: MRToCTBatch) -> Weighted:
         if self.settings.lambda_cycle == 0:
             return {}
         terms = {}
@@ -178,7 +198,7 @@ class MRToCTStep:
             )
         return terms
 
-    def _identity_terms(self, outcomes: list[_Outcome], batch: MRToCTBatch) -> dict[str, tuple[float, Tensor]]:
+    def _identity_terms(self, outcomes: list[_Outcome], batch: MRToCTBatch) -> Weighted:
         weight = self.settings.lambda_identity * self.settings.lambda_cycle
         return {
             f"identity_{side.target}": (
@@ -189,17 +209,22 @@ class MRToCTStep:
             if outcome.identity is not None
         }
 
-    def _paired_terms(self, outcomes: list[_Outcome], batch: MRToCTBatch) -> dict[str, tuple[float, Tensor]]:
-        if not self.settings.uses_pairs:
-            return {}
-        terms = {}
-        for side, outcome in zip(self._sides, outcomes, strict=True):
-            body = batch.ct_mask if side.target == "ct" else batch.mr_mask
-            weight = body + self.settings.outside_weight * (1 - body)
-            weight = weight * batch.paired.to(weight.dtype)[:, None, None, None]
-            truth = _own(side.target, batch)[:, : self.slices]
-            terms[f"paired_{side.target}"] = (self.settings.lambda_paired, masked_l1(outcome.fake, truth, weight))
+    def _anchor_terms(self, outcomes: list[_Outcome], batch: MRToCTBatch) -> Weighted:
+        """What ties translations to partners, weak labels and structure; pairs of a game's way back are plain."""
+        fake = outcomes[0].fake
+        truth = batch.ct[:, : self.slices] if self.settings.uses_pairs else None
+        known = KnownCT(truth, batch.weak, batch.mr[:, : self.slices], batch.mr_mask, self._weights(batch, "ct"))
+        terms = ct_terms(self.settings, fake, known, self._registration)
+        if truth is not None and len(outcomes) > 1 and self._registration is None:
+            distance = masked_l1(outcomes[1].fake, batch.mr[:, : self.slices], self._weights(batch, "mr"))
+            terms["paired_mr"] = (self.settings.lambda_paired, distance)
         return terms
+
+    def _weights(self, batch: MRToCTBatch, target: str) -> Tensor:
+        """Weight of the distance from a partner: 1 in the body, less outside, 0 in rows without a partner."""
+        body = batch.ct_mask if target == "ct" else batch.mr_mask
+        weight = body + self.settings.outside_weight * (1 - body)
+        return weight * batch.paired.to(weight.dtype)[:, None, None, None]
 
     def _discriminator_step(self, adam: Optimizer, outcomes: list[_Outcome], batch: MRToCTBatch) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
@@ -211,13 +236,27 @@ class MRToCTStep:
             real = _own(side.target, batch)[:, : self.slices]
             fake = side.pool.query(outcome.fake, self.rng)
             real_scores, fake_scores = self._passed(side.discriminator, torch.cat([real, fake])).chunk(2)
+            if self.settings.penalty > 0:
+                losses.append(self.settings.penalty * self._penalty(side.discriminator, real, fake))
             # Halved, so that D learns at half the pace of G (Zhu 2017, appendix 7.1).
             losses.append(0.5 * self.objective.discriminator_loss(real_scores, fake_scores))
             terms[f"p_real_over_fake_{side.target}"] = probability_real_over_fake(real_scores, fake_scores)
         loss = torch.stack(losses).sum()
         terms["d_grad_norm"] = optimization.update(adam, loss, "d", clip=self.settings.gradient_clip)
         terms["d_loss"] = loss.detach()
+        if self.settings.weight_clip > 0:
+            with torch.no_grad():
+                for parameter in (p for group in adam.param_groups for p in group["params"]):
+                    parameter.clamp_(-self.settings.weight_clip, self.settings.weight_clip)
         return terms
+
+    def _penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """R1 on real images, and R2 on fakes where the game is relative; in float32 (Mescheder 2018)."""
+        penalties = []
+        for images in (real, fake) if self.objective.relative else (real,):
+            points = images.detach().requires_grad_()
+            penalties.append(r1_penalty(discriminator(points), points))
+        return torch.stack(penalties).sum()
 
     @torch.no_grad()
     def translate(self, mr: Tensor) -> Tensor:
@@ -252,6 +291,8 @@ class MRToCTStep:
             networks["mr_to_ct" if side.target == "ct" else "ct_to_mr"] = side.translator
             if side.discriminator:
                 networks[f"{side.target}_discriminator"] = side.discriminator
+        if self._registration is not None:
+            networks["registration"] = self._registration
         return networks | {"mr_to_ct_ema": self.ema.average}
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -283,14 +324,15 @@ class MRToCTStep:
     def _require_batch(self, batch: MRToCTBatch) -> None:
         masks = (batch.mr.shape[0], self.slices, *batch.mr.shape[2:])
         fits = batch.ct.shape == batch.mr.shape and len(batch.paired) == len(batch.mr)
-        if not (fits and batch.mr_mask.shape == masks and batch.ct_mask.shape == masks):
+        known = (batch.mr_mask, batch.ct_mask) if batch.weak is None else (batch.mr_mask, batch.ct_mask, batch.weak)
+        if not (fits and all(part.shape == masks for part in known)):
             raise broken_rule(
                 "MR, CT, masks and pairing of a batch must have matching shapes",
-                found=", ".join(str(tuple(part.shape)) for part in vars(batch).values()),
-                allowed=f"mr and ct (N, k + c, H, W), both masks (N, k, H, W), paired (N,), with k = {self.slices}",
+                found=", ".join(str(tuple(part.shape)) for part in vars(batch).values() if part is not None),
+                allowed=f"mr and ct (N, k + c, H, W), masks and weak (N, k, H, W), paired (N,), with k = {self.slices}",
                 change="crop both modalities to one patch size",
             )
-        if self.settings.supervision == "paired" and not bool(batch.paired.all()):
+        if self.settings.supervision in ("paired", "registered") and not bool(batch.paired.all()):
             raise broken_rule(
                 "supervision by pairs needs a pair in every row",
                 found=f"{int(batch.paired.sum())} pairs in a batch of {len(batch.paired)}",
@@ -337,7 +379,7 @@ def _missing(name: str) -> ValueError:
     )
 
 
-def _require_channels(first: Translator, translator: Translator, judge: PatchDiscriminator | None) -> None:
+def _require_channels(first: Translator, translator: Translator, judge: Discriminator | None) -> None:
     channels = (first.in_channels, first.out_channels)
     judged = first.out_channels if judge is None else judge.in_channels
     if (translator.in_channels, translator.out_channels) != channels or judged != first.out_channels:

@@ -1,6 +1,7 @@
 """Training of the CycleGAN on a prepared volume set."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,18 +10,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.mr_to_ct.discriminator import PatchDiscriminator
+from models.mr_to_ct.discriminator import Discriminator, MultiScaleDiscriminator, PatchDiscriminator
+from models.mr_to_ct.registration import DeformationNetwork
 from models.mr_to_ct.step import MRToCTBatch, MRToCTNetworks, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
 from pipeline.domain_card import SCOPE_KEY, domain_card
 from pipeline.errors import InputError
+from pipeline.intensity import PiecewiseLinearMap
 from pipeline.prepared_set import VolumeSet
 from pipeline.settings import TrainMRToCTSettings
 from pipeline.train.data_checks import check_slices, variety
+from pipeline.train.patch_augmentation import PatchAugmentation
 from pipeline.train.patch_sampler import PatchSampler
 from pipeline.train.pictures import tile
 from pipeline.train.trainee import ProbeImages
+from pipeline.train.weak_labels import weak_labels_of
 from pipeline.trained_models import MR_TO_CT, TranslatorSettings, build_translator, save_model
+
+BONE = {"HU": 250.0, "grey": 250.0}
+"""Where bone begins, by unit of the CT."""
 
 _GRID_ROWS = 6
 _COMPARED_SLICES = 128
@@ -45,7 +53,10 @@ class MRToCTTraining:
         self._settings, self._facts = settings, volumes.facts
         rng = torch.Generator().manual_seed(seed)
         draw = torch.Generator().manual_seed(seed + 1)
-        self._sampler = PatchSampler(volumes, settings, draw, device)
+        self._device = device
+        self._augment = PatchAugmentation(settings.augment_shape, settings.augment_look)
+        weak = weak_labels_of(volumes) if settings.lambda_weak > 0 else None
+        self._sampler = PatchSampler(volumes, settings, draw, device, weak=weak)
         self._grid_batch = PatchSampler(volumes, settings, torch.Generator().manual_seed(seed + 2), device).draw(
             _GRID_ROWS
         )
@@ -54,15 +65,16 @@ class MRToCTTraining:
         self.variety: Mapping[str, float] = {
             name: variety(torch.from_numpy(stack)) for name, stack in slices.items() if len(stack) > 1
         }
-        self._volumes, self._seed, self._device = volumes, seed, device
-        self._model_settings = TranslatorSettings(
+        self._volumes, self._seed = volumes, seed
+        self.model_settings = TranslatorSettings(
             generator=settings.generator,
             width=settings.width,
             slices=settings.slices,
             coordinates=settings.coordinates,
             patch_px=settings.patch_px,
+            blocks=settings.blocks,
         )
-        self.step = MRToCTStep(self._build(rng, device), _step_settings(settings), rng)
+        self.step = MRToCTStep(self._build(rng, device), _step_settings(settings, volumes.facts), rng)
         self._probe_mr: Tensor | None = None
         self.generators: Mapping[str, torch.Generator] = {"step": rng, "draw": draw}
         self._trained_on = {
@@ -72,14 +84,20 @@ class MRToCTTraining:
 
     def _build(self, rng: torch.Generator, device: torch.device) -> MRToCTNetworks:
         settings = self._settings
-        mr_to_ct = build_translator(self._model_settings, rng).to(device)
-        ct_to_mr = build_translator(self._model_settings, rng).to(device)
-        judges = [PatchDiscriminator(settings.slices, rng, width=settings.discriminator_width).to(device) for _ in "ab"]
-        return MRToCTNetworks(mr_to_ct, ct_to_mr, judges[0], judges[1])
+        mr_to_ct = build_translator(self.model_settings, rng).to(device)
+        ct_to_mr = build_translator(self.model_settings, rng).to(device)
+        registration = DeformationNetwork(settings.slices, rng).to(device)
+        return MRToCTNetworks(mr_to_ct, ct_to_mr, self._judge(rng), self._judge(rng), registration)
+
+    def _judge(self, rng: torch.Generator) -> Discriminator:
+        slices, width, scales = self._settings.slices, self._settings.discriminator_width, self._settings.discriminator_scales
+        if scales == 1:
+            return PatchDiscriminator(slices, rng, width=width).to(self._device)
+        return MultiScaleDiscriminator(slices, rng, width=width, scales=scales).to(self._device)
 
     def train_batch(self) -> dict[str, Tensor]:
         """One step on a fresh batch of patches."""
-        return self.step.step(self._sampler.draw(self.batch_size))
+        return self.step.step(self._augment(self._sampler.draw(self.batch_size), self.generators["draw"]))
 
     def learning_rate_factor(self, done: float) -> float:
         """Constant, then linear to zero (Zhu 2017)."""
@@ -129,25 +147,22 @@ class MRToCTTraining:
             "spacing_mm": self._facts["spacing_mm"],
             SCOPE_KEY: domain_card(self._volumes).model_dump(mode="json"),
         }
-        digest = save_model(folder, self._model_settings, kept, card)
+        digest = save_model(folder, self.model_settings, kept, card)
         counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
         return {"model_sha256": digest, "parameters": counts}
 
 
-def _step_settings(settings: TrainMRToCTSettings) -> MRToCTStepSettings:
+def _step_settings(settings: TrainMRToCTSettings, facts: Mapping[str, Any]) -> MRToCTStepSettings:
+    knots = np.asarray(facts["ct_map"]["knots_hu"], np.float64)
+    linear = 2 * (knots - knots[0]) / (knots[-1] - knots[0]) - 1
+    encode = PiecewiseLinearMap(tuple(facts["ct_map"]["knots_hu"]), tuple(facts["ct_map"]["knots_unit"])).encode
+    same = {field.name: getattr(settings, field.name) for field in fields(MRToCTStepSettings) if hasattr(settings, field.name)}
     return MRToCTStepSettings(
-        supervision=settings.supervision,
-        objective=settings.objective,
-        lambda_adversarial=settings.lambda_adversarial,
-        lambda_cycle=settings.lambda_cycle,
-        lambda_identity=settings.lambda_identity,
-        lambda_paired=settings.lambda_paired,
-        outside_weight=settings.outside_weight,
-        pool_size=settings.pool_size,
-        ema_decay=settings.ema_decay,
+        **same,
         learning_rate_generator=settings.learning_rate,
         learning_rate_discriminator=settings.learning_rate,
-        betas=settings.betas,
-        gradient_clip=settings.gradient_clip,
-        precision=settings.precision,
+        warm_steps=-(-settings.warm_images // settings.batch_size),
+        bone_level=float(encode(np.asarray(BONE[facts["unit"]]))),
+        ct_knots_unit=tuple(facts["ct_map"]["knots_unit"]),
+        ct_knots_linear=tuple(float(place) for place in linear),
     )

@@ -4,7 +4,7 @@ A draw picks a volume in proportion to its slices with body, then a slice, then 
 bounding box. Draw first, cut second; the same generator state gives the same batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,9 @@ from pipeline.prepared_set import VolumeSet
 from pipeline.settings import TrainMRToCTSettings
 from pipeline.slice_stacks import BodyFrame, neighbors, window
 
+PAIRED = ("paired", "registered")
+"""Supervisions that see nothing but pairs."""
+
 _STORED_AIR = {"MR": -16384, "CT": -1024}
 
 
@@ -30,6 +33,7 @@ class PatchSampler:
         rng: every draw comes from it.
         device: where batches go.
         split: train or validation.
+        weak: MR volume → guess of its CT (K, H, W), see `pipeline.train.weak_labels`; batches then hold it.
 
     Raises:
         InputError: the split lacks MR, CT or, for ``paired``, pairs.
@@ -42,8 +46,10 @@ class PatchSampler:
         rng: torch.Generator,
         device: torch.device,
         split: Literal["train", "validation"] = "train",
+        weak: Mapping[int, npt.NDArray[np.float32]] | None = None,
     ) -> None:
         self._set, self._settings, self._rng, self._device = volumes, settings, rng, device
+        self._weak = weak or {}
         knots = volumes.facts["ct_map"]
         self._ct_map = PiecewiseLinearMap(tuple(knots["knots_hu"]), tuple(knots["knots_unit"]))
         self._ct_air = knots["knots_hu"][0]
@@ -56,27 +62,39 @@ class PatchSampler:
     def draw(self, batch_size: int) -> MRToCTBatch:
         """One batch. ``mixed`` draws a pair for every other row, as far as there are pairs."""
         rows = [self._draw_row(number) for number in range(batch_size)]
-        mr, mr_mask, ct, ct_mask, paired = zip(*rows, strict=True)
+        mr, mr_mask, ct, ct_mask, paired, weak = zip(*rows, strict=True)
 
         def tensor(parts: Sequence[npt.NDArray[np.float32]]) -> torch.Tensor:
             return torch.from_numpy(np.stack(parts)).to(self._device)
 
-        return MRToCTBatch(
-            tensor(mr), tensor(ct), tensor(mr_mask), tensor(ct_mask), torch.tensor(paired, device=self._device)
-        )
+        pairing = torch.tensor(paired, device=self._device)
+        guesses = tensor(weak) if self._weak else None
+        return MRToCTBatch(tensor(mr), tensor(ct), tensor(mr_mask), tensor(ct_mask), pairing, guesses)
 
-    def _draw_row(self, number: int) -> tuple[Any, Any, Any, Any, bool]:
+    def _draw_row(self, number: int) -> tuple[Any, Any, Any, Any, bool, Any]:
         supervision = self._settings.supervision
-        as_pair = bool(self._paired) and (supervision == "paired" or (supervision == "mixed" and number % 2 == 0))
+        wanted = supervision in PAIRED or (supervision == "mixed" and number % 2 == 0)
+        as_pair = bool(self._paired) and wanted
         mirrored = self._settings.mirror and float(torch.rand((), generator=self._rng)) < 0.5
         row, index, frame = self._pick(self._paired if as_pair else self._mr)
         top, left = self._corner(frame)
         mr = self._cut(row, frame, index, top, left, mirrored)
+        weak = self._cut_weak(row, index, top, left, mirrored)
         if as_pair:
             partner = self._set.row(row["pair_volume"])
-            return (*mr, *self._cut(partner, frame, index, top, left, mirrored), True)
+            return (*mr, *self._cut(partner, frame, index, top, left, mirrored), True, weak)
         row, index, frame = self._pick(self._ct)
-        return (*mr, *self._cut(row, frame, index, *self._corner(frame), mirrored), False)
+        return (*mr, *self._cut(row, frame, index, *self._corner(frame), mirrored), False, weak)
+
+    def _cut_weak(
+        self, row: dict[str, Any], index: int, top: int, left: int, mirrored: bool
+    ) -> npt.NDArray[np.float32] | None:
+        if not self._weak:
+            return None
+        side = self._settings.patch_px
+        stack = neighbors(index, self._settings.slices, row["slices"])
+        units = self._ct_map.encode(window(self._weak[row["volume"]], stack, top, left, side, self._ct_air))
+        return units[..., ::-1].copy() if mirrored else units
 
     def _pick(self, places: list[tuple[dict[str, Any], int, BodyFrame]]) -> tuple[dict[str, Any], int, BodyFrame]:
         return places[int(torch.randint(len(places), (), generator=self._rng))]
@@ -121,7 +139,7 @@ class PatchSampler:
         """
         side, found = self._settings.patch_px, {}
         for name, places in (
-            ("MR", self._paired if self._settings.supervision == "paired" else self._mr),
+            ("MR", self._paired if self._settings.supervision in PAIRED else self._mr),
             ("CT", self._ct),
         ):
             chosen = [places[int(place)] for place in np.linspace(0, len(places) - 1, min(count, len(places)))]
@@ -134,7 +152,7 @@ class PatchSampler:
 
     def _check(self, split: str) -> None:
         needs = {"MR volumes": len(self._mr), "CT volumes": len(self._ct)}
-        if self._settings.supervision == "paired":
+        if self._settings.supervision in PAIRED:
             needs = {"registered MR-CT pairs": len(self._paired)}
         missing = [name for name, count in needs.items() if not count]
         if missing:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.mr_to_ct.discriminator import PatchDiscriminator
+from models.mr_to_ct.discriminator import MultiScaleDiscriminator, PatchDiscriminator
 
 
 def build(in_channels: int = 1, layers: int = 3) -> PatchDiscriminator:
@@ -53,3 +53,14 @@ def test_the_smallest_side_works_and_a_smaller_one_is_refused() -> None:
         discriminator(torch.zeros(1, 1, 24, 16))
     with pytest.raises(ValueError, match=r"\(1, 2, 32, 32\)"):
         discriminator(torch.zeros(1, 2, 32, 32))
+
+
+def test_scales_see_the_image_smaller_and_weigh_alike() -> None:
+    judge = MultiScaleDiscriminator(1, torch.Generator().manual_seed(0), width=4, scales=2)
+    image = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    fine = judge.judges[0](image)
+    coarse = judge.judges[1](torch.nn.functional.avg_pool2d(image, 2))
+    scores = judge(image)
+    assert torch.equal(scores[:, :1], fine)
+    assert torch.equal(scores[:, 1:], coarse.repeat_interleave(3, -1).repeat_interleave(3, -2))
+    assert judge.smallest_side == 48

@@ -1,0 +1,75 @@
+"""MR to CT on real and semi-synthetic slices under a budget of CPU time, beside lookups that were fitted on pairs.
+
+Every command appends JSON lines to ``<work>/rows.jsonl`` and skips what is there, so that a study goes on after a stop.
+``<work>/head_pairs`` holds MR/ and CT/ pictures, ``<work>/semi`` what the simulation wrote: MR/ pictures and CT/ arrays
+in HU. Rotations split by case; no test case is seen before it is scored.
+
+    python -m benchmarks.translation_real baselines --work WORK
+    python -m benchmarks.translation_real train --work WORK --set head_pairs --preset mr_to_ct_paired --minutes 10
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.lesions_real import _once
+from benchmarks.translation_real_data import ROTATIONS, read_set
+from benchmarks.translation_real_scores import baselines
+from benchmarks.translation_real_training import train_for
+
+SETS = ("head_pairs", "semi_head", "semi_pelvis")
+
+
+def _baselines(options: argparse.Namespace) -> None:
+    for name in SETS:
+        for rotation in range(ROTATIONS):
+            key = {"what": "baselines", "set": name, "rotation": rotation}
+            pairs = read_set(options.work, name)
+            _once(options.work, key, lambda pairs=pairs, rotation=rotation: baselines(pairs, rotation))  # type: ignore[misc]
+
+
+def _train(options: argparse.Namespace) -> None:
+    run = f"{options.run or options.preset}-{options.set}-r{options.rotation}-s{options.seed}"
+    key: dict[str, Any] = {"what": "train", "run": run, "set": options.set, "rotation": options.rotation}
+
+    def measure() -> dict[str, Any]:
+        pairs = read_set(options.work, options.set)
+        folder = options.work / "runs" / run
+        return train_for(
+            folder, pairs, options.rotation, options.preset, options.change, options.minutes, options.parts, options.seed
+        )
+
+    _once(options.work, key, measure)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.translation_real", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--work", type=Path, required=True, help="folder of sets, runs and rows")
+    baseline = commands.add_parser("baselines", parents=[shared])
+    baseline.set_defaults(call=_baselines)
+    train = commands.add_parser("train", parents=[shared])
+    train.add_argument("--set", choices=SETS, required=True)
+    train.add_argument("--rotation", type=int, choices=range(ROTATIONS), default=0)
+    train.add_argument("--preset", required=True)
+    train.add_argument("--change", action="append", default=[], help="setting of train.mr_to_ct, e.g. width=24")
+    train.add_argument("--run", help="name of the run; the preset by default")
+    train.add_argument("--minutes", type=float, default=10.0, help="CPU time of all threads")
+    train.add_argument("--parts", type=int, default=2, help="scores at equal steps of time")
+    train.add_argument("--seed", type=int, default=0)
+    train.set_defaults(call=_train)
+    return parser
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    options = _parser().parse_args()
+    options.call(options)
+
+
+if __name__ == "__main__":
+    main()

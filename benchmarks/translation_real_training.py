@@ -1,0 +1,90 @@
+"""Train a preset for a number of CPU minutes on real pairs, translate the test cases, score and show them."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from skimage.io import imsave
+
+from benchmarks.translation_real_data import SIZE_PX, Case, PairSet, Volume, mr_units, write_training_set
+from benchmarks.translation_real_scores import scores_of
+from pipeline.files import write_json
+from pipeline.intensity import CT_MAP, GREY_MAP
+from pipeline.settings_loading import find_preset, load
+from pipeline.slice_stacks import BodyFrame, neighbors
+from pipeline.train.mr_to_ct_training import MRToCTTraining
+
+_SLICES_AT_ONCE, _SHOWN = 8, 6
+
+
+def train_for(
+    folder: Path,
+    pairs: PairSet,
+    rotation: int,
+    preset: str,
+    changes: Sequence[str],
+    minutes: float,
+    parts: int,
+    seed: int,
+    moved: Mapping[str, Volume] | None = None,
+) -> dict[str, Any]:
+    """Train until the process has spent its time; scored, and a montage kept, after each part of it."""
+    train, test = pairs.split(rotation)
+    settings = load(find_preset(preset), [f"train.mr_to_ct.{change}" for change in changes]).train.mr_to_ct
+    folder.mkdir(parents=True, exist_ok=True)
+    volumes = write_training_set(folder / "set", pairs, train, moved)
+    start, shown, kept, scoring = time.process_time(), 0, [], 0.0
+    training = MRToCTTraining(volumes, settings, seed, torch.device("cpu"))
+    while len(kept) < parts:
+        spent = time.process_time() - start - scoring
+        done = min(spent / (60 * minutes), 1.0)
+        training.step.set_learning_rate_factor(training.learning_rate_factor(done))
+        if done * parts >= len(kept) + 1:
+            before = time.process_time()
+            made = {case.name: translate_case(training, pairs, case) for case in test}
+            scores = scores_of(pairs, test, lambda case, made=made: made[case.name])  # type: ignore[misc]
+            kept.append({"images": shown, "cpu_s": round(spent)} | scores)
+            imsave(folder / f"part{len(kept)}.png", montage(pairs, test, made), check_contrast=False)
+            write_json(folder / "parts.json", {"parts": kept})
+            print(folder.name, {k: kept[-1][k] for k in ("images", "cpu_s", "mae", "bone_dice")}, flush=True)
+            scoring += time.process_time() - before
+            continue
+        terms = training.train_batch()
+        shown += training.batch_size
+    training.save(folder / "model", shown)
+    final = {name: round(float(value), 4) for name, value in terms.items()}
+    return {"preset": preset, "changes": list(changes), "minutes": minutes, "parts": kept, "final": final}
+
+
+@torch.inference_mode()
+def translate_case(training: MRToCTTraining, pairs: PairSet, case: Case) -> Volume:
+    """Pseudo-CT (K, H, W) of whole slices, in HU or grey levels."""
+    units, mask = mr_units(case)
+    settings, frame, depth = training.model_settings, BodyFrame.of(mask), len(units)
+    places = np.arange(SIZE_PX)
+    stacks = []
+    for index in range(depth):
+        stack = units[neighbors(index, settings.slices, depth)]
+        if settings.coordinates:
+            stack = np.concatenate([stack, frame.coordinates(index, places, places)])
+        stacks.append(torch.from_numpy(stack))
+    batches = torch.stack(stacks).split(_SLICES_AT_ONCE)
+    made = torch.cat([training.step.translate(batch) for batch in batches])[:, settings.slices // 2]
+    return (CT_MAP if pairs.unit == "HU" else GREY_MAP).decode(made.numpy())
+
+
+def montage(pairs: PairSet, test: Sequence[Case], made: Mapping[str, Volume]) -> npt.NDArray[np.uint8]:
+    """For every test case three rows, MR, pseudo-CT and CT, of evenly spaced slices and two neighbors at the end."""
+    low, high = (-300.0, 1000.0) if pairs.unit == "HU" else (0.0, 255.0)
+    rows = []
+    for case in test:
+        middle = len(case.mr) // 2
+        shown = [*np.linspace(1, len(case.mr) - 2, _SHOWN).astype(int), middle, middle + 1]
+        for volume, bottom, top in ((case.mr, 0.0, 255.0), (made[case.name], low, high), (case.ct, low, high)):
+            grey = np.clip((volume[shown] - bottom) / (top - bottom), 0, 1) * 255
+            rows.append(np.hstack(list(grey.astype(np.uint8))))
+    return np.vstack(rows)

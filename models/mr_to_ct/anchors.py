@@ -1,0 +1,92 @@
+"""Terms that tie a translation to something that is known: a partner, a weak label, the source's structure.
+
+All work on the MR → CT direction but `paired`, which both directions have. Distances from a CT are measured on a scale
+on which equal steps are equal HU, so that an error in bone counts as much as one of as many HU in the brain.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.losses import masked_l1
+from models.mr_to_ct import structure
+from models.mr_to_ct.registration import DeformationNetwork, length, roughness, warp
+from models.mr_to_ct.step_settings import MRToCTStepSettings
+
+Weighted = dict[str, tuple[float, Tensor]]
+
+LENGTH_SHARE = 0.01
+"""Weight of the displacements' length relative to that of their roughness."""
+
+
+@dataclass(frozen=True)
+class KnownCT:
+    """What a translation is compared with.
+
+    Attributes:
+        truth: (N, k, H, W), the partner, or None.
+        weak: same shape, a guess made without the partner, or None.
+        source: same shape, the MR slices.
+        mr_mask: same shape, body mask of the MR.
+        weight: same shape, weight of each pixel's distance from the partner; 0 in rows without one.
+    """
+
+    truth: Tensor | None
+    weak: Tensor | None
+    source: Tensor
+    mr_mask: Tensor
+    weight: Tensor
+
+
+def ct_terms(
+    settings: MRToCTStepSettings, fake: Tensor, known: KnownCT, registration: DeformationNetwork | None
+) -> Weighted:
+    """Weighted terms of an MR → CT translation (N, k, H, W), as far as their weights are not 0."""
+    terms: Weighted = {}
+    bone_of = known.weak
+    if known.truth is not None:
+        compared = fake
+        if registration is not None:
+            displacements = registration(fake, known.truth)
+            compared = warp(fake, displacements)
+            cost = roughness(displacements) + LENGTH_SHARE * length(displacements)
+            terms["deformation"] = (settings.lambda_smooth, cost)
+        terms["paired_ct"] = (settings.lambda_paired, _distance(settings, compared, known.truth, known.weight))
+        bone_of = known.truth if registration is None else None
+        if registration is not None and settings.lambda_bone > 0:
+            terms["bone"] = (settings.lambda_bone, _bone(settings, compared, known.truth, known.weight))
+    if known.weak is not None and settings.lambda_weak > 0:
+        near = known.mr_mask + settings.outside_weight * (1 - known.mr_mask)
+        terms["weak"] = (settings.lambda_weak, _distance(settings, fake, known.weak, near))
+    if bone_of is not None and settings.lambda_bone > 0:
+        weight = known.weight if bone_of is known.truth else torch.ones_like(known.weight)
+        terms["bone"] = (settings.lambda_bone, _bone(settings, fake, bone_of, weight))
+    return terms | structure_terms(settings, fake, known.source, known.mr_mask)
+
+
+def structure_terms(settings: MRToCTStepSettings, fake: Tensor, source: Tensor, mask: Tensor) -> Weighted:
+    """Terms that need no CT: edges, descriptors, outline."""
+    terms: Weighted = {}
+    if settings.lambda_gradient > 0:
+        terms["gradient"] = (settings.lambda_gradient, structure.gradient_consistency(fake, source, mask))
+    if settings.lambda_mind > 0:
+        terms["mind"] = (settings.lambda_mind, structure.mind_consistency(fake, source, mask))
+    if settings.lambda_body > 0:
+        terms["body"] = (settings.lambda_body, structure.body_consistency(fake, mask))
+    return terms
+
+
+def _distance(settings: MRToCTStepSettings, fake: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    knots = settings.ct_knots_unit, settings.ct_knots_linear
+    linear = (structure.linear_hounsfield(image, *knots) for image in (fake, truth))
+    return masked_l1(*linear, weight)
+
+
+def _bone(settings: MRToCTStepSettings, fake: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Bone Dice over the rows that have a partner; a level close to the end of the range needs a steep sigmoid."""
+    softness = min(0.1, (1 - settings.bone_level) / 2)
+    rows = (weight.flatten(1).sum(dim=1) > 0).to(fake.dtype)[:, None, None, None]
+    bone = (truth >= settings.bone_level).to(fake.dtype)
+    away = torch.full_like(fake, -1.0)
+    return structure.bone_consistency(torch.where(rows > 0, fake, away), bone * rows, settings.bone_level, softness)

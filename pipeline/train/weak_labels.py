@@ -1,0 +1,290 @@
+"""A first guess of the CT of an MR without its pair: other patients' CTs as a prior, the MR's intensities as evidence.
+
+For every slice, CT slices of other subjects at about the same height are laid over the body outline (position and
+extent, as they are and mirrored, at a few sizes, since the two modalities need not outline the body alike). The best
+ones vote for bone, soft tissue and air, pixel by pixel; expectation-maximization (Dempster 1977, with histograms of
+the case's own intensities for the three tissues: Van Leemput 1999 is the idea) turns the vote into a posterior, the
+atlas slices are ranked again by how well they agree with it, moved a little, and vote again. The result is no truth,
+it is a place to start from: skull and air where they belong, soft tissue as flat as the average of patients is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from pipeline.errors import InputError
+from pipeline.intensity import from_int16
+from pipeline.prepared_set import VolumeSet
+
+Volume = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+LIMITS = {"HU": (-300.0, -30.0, 120.0, 250.0, 700.0), "grey": (20.0, 250.0)}
+"""Where one tissue ends and the next begins, by unit of the CT: air, fat, water, spongy and two kinds of dense bone in HU;
+air (and fat), soft tissue and bone in the grey levels of a brain window."""
+
+FIRST = {"HU": "obbodd", "grey": "obd"}
+"""What is known of each tissue in every MR contrast: o open, b bright, d dark."""
+
+HEIGHT_WINDOW = 0.12
+"""Atlas slices are tried up to this far in relative height."""
+
+SIZES = (0.86, 0.9, 0.94, 0.98, 1.02)
+"""Sizes of an atlas slice relative to the outline it is laid over; one is chosen for a whole volume."""
+
+DARKNESS = 0.25
+"""Bone gives little signal, soft tissue much: e-folding of the first likelihood of bone in ranks of intensity."""
+
+ATLASES = 8
+"""CTs that are tried for one MR, the first ones of the set."""
+
+VOTERS, ROUNDS, EM_STEPS, BINS = 6, 3, 5, 32
+PRIOR_BLUR_PX, PRIOR_FLOOR, POSTERIOR_BLUR_PX = 1.0, 0.02, 0.7
+NUDGES = ((1.0, 0, 1), (1.0, 0, -1), (1.0, 1, 0), (1.0, -1, 0), (1.03, 0, 0), (0.97, 0, 0))
+"""Factor of size and shift in pixels that are tried for a voter, again and again while they help."""
+_TRIES = 4
+_COARSE = 2
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """The CT of another subject.
+
+    Attributes:
+        ct: (K, H, W) in HU or grey levels.
+        mask: (K, H, W) its outline.
+    """
+
+    ct: Volume
+    mask: Mask
+
+
+@dataclass(frozen=True)
+class _Pose:
+    """Where an atlas slice is laid: centers and extents are (row, column) in pixels."""
+
+    atlas: int
+    index: int
+    mirrored: bool
+    scale: tuple[float, float]
+    center: tuple[float, float]
+    source: tuple[float, float]
+
+    def nudged(self, factor: float, down: float, right: float) -> "_Pose":
+        """A pose close by."""
+        scale = (self.scale[0] * factor, self.scale[1] * factor)
+        center = (self.center[0] + down, self.center[1] + right)
+        return _Pose(self.atlas, self.index, self.mirrored, scale, center, self.source)
+
+
+def weak_labels_of(volumes: VolumeSet) -> dict[int, Volume]:
+    """Guess the CT of every training MR from the training CTs of other subjects.
+
+    Raises:
+        InputError: an MR with no CT of another subject.
+    """
+    ct_rows = [row for row in volumes.volumes("CT", ["train"]) if row["own_grid"]]
+    unit, guesses = str(volumes.facts["unit"]), {}
+    for row in volumes.volumes("MR", ["train"]):
+        others = [other for other in ct_rows if other["subject_id"] != row["subject_id"]][:ATLASES]
+        if not others:
+            raise InputError(
+                "Weak labels are made from the CTs of other subjects.",
+                found=f"no training CT but that of {row['subject_id']}",
+                allowed="CTs of two or more training subjects",
+                change="Add CTs, or set train.mr_to_ct.lambda_weak=0.",
+            )
+        atlases = [
+            Atlas(np.asarray(volumes.voxels(other), np.float32), volumes.mask(other).astype(bool)) for other in others
+        ]
+        guesses[row["volume"]] = weak_ct(from_int16(volumes.voxels(row)), volumes.mask(row).astype(bool), atlases, unit)
+    return guesses
+
+
+def weak_ct(mr_units: Volume, mask: Mask, atlases: Sequence[Atlas], unit: str) -> Volume:
+    """Guess the CT of an MR volume.
+
+    Args:
+        mr_units: (K, H, W) in [-1, 1].
+        mask: (K, H, W) body mask of the MR.
+        atlases: CTs of other subjects, at least one.
+        unit: HU or grey.
+
+    Returns:
+        (K, H, W) in the unit of the atlases: the value of the likeliest tissue; air outside the body.
+    """
+    guess = _Guess(mr_units, mask, atlases, unit)
+    for _ in range(ROUNDS):
+        guess.vote()
+        guess.rank()
+    guess.vote()
+    return guess.values()
+
+
+class _Guess:
+    """State of one volume: poses of each slice, best first, prior and posterior (K, H, W, tissues)."""
+
+    def __init__(self, mr_units: Volume, mask: Mask, atlases: Sequence[Atlas], unit: str) -> None:
+        self._bins = np.clip(((mr_units + 1) / 2 * BINS).astype(np.int64), 0, BINS - 1)
+        self._mask, self._atlases, self._limits = mask.astype(bool), atlases, LIMITS[unit]
+        self._tissue_count = len(self._limits) + 1
+        self._near = np.stack([ndimage.binary_dilation(plane, iterations=2) for plane in self._mask])
+        self._extents = [_extents(atlas.mask) for atlas in atlases]
+        own = _extents(self._mask)
+        # The first evidence is the same for every scan: by rank of intensity, bone is dark and soft tissue bright.
+        self._posterior = _first_likelihood(mr_units, self._mask, FIRST[unit])
+        best: dict[float, list[float]] = {}
+        scored: list[list[tuple[float, float, int]]] = []
+        poses = [self._candidates(own, k) for k in range(len(mr_units))]
+        for k, found in enumerate(poses):
+            scored.append(sorted(((self._agreement(k, pose), size, n) for n, (size, pose) in enumerate(found)), reverse=True))
+            for size in SIZES:
+                best.setdefault(size, []).extend([score for score, of, _ in scored[k] if of == size][:1])
+        means = {size: float(np.mean(values)) for size, values in best.items() if values}
+        chosen = max(means, key=lambda size: means[size], default=1.0)
+        self._poses = [[found[n][1] for _, size, n in scored[k] if size == chosen] for k, found in enumerate(poses)]
+
+    def vote(self) -> None:
+        """Prior from the best poses, then expectation-maximization over the whole volume."""
+        prior = np.full(self._posterior.shape, 1 / self._tissue_count, np.float32)
+        for k, poses in enumerate(self._poses):
+            if not poses:
+                continue
+            votes = np.mean([np.eye(self._tissue_count, dtype=np.float32)[self._tissues(pose)] for pose in poses[:VOTERS]], axis=0)
+            prior[k] = ndimage.gaussian_filter(votes, (PRIOR_BLUR_PX, PRIOR_BLUR_PX, 0))
+        prior = np.maximum(prior, PRIOR_FLOOR)
+        posterior = prior / prior.sum(axis=-1, keepdims=True)
+        for _ in range(EM_STEPS):
+            likelihood = self._likelihood(posterior)
+            posterior = prior * likelihood[self._bins]
+            posterior /= posterior.sum(axis=-1, keepdims=True)
+        self._posterior = posterior.astype(np.float32)
+
+    def rank(self) -> None:
+        """Sort the poses of each slice by agreement with the posterior, and move the best ones."""
+        for k, poses in enumerate(self._poses):
+            scored = sorted(((self._agreement(k, pose), n) for n, pose in enumerate(poses)), reverse=True)
+            best = [self._climb(k, poses[n], score) for score, n in scored[:VOTERS]]
+            self._poses[k] = best + [poses[n] for _, n in scored[VOTERS : 4 * VOTERS]]
+
+    def values(self) -> Volume:
+        """Likeliest tissue of each pixel as a CT value: means of the voters, by tissue."""
+        smooth = ndimage.gaussian_filter(self._posterior, (0, POSTERIOR_BLUR_PX, POSTERIOR_BLUR_PX, 0))
+        tissue = smooth.argmax(axis=-1)
+        everything = np.concatenate([atlas.ct[atlas.mask] for atlas in self._atlases])
+        kinds = np.searchsorted(self._limits, everything, side="right")
+        parts = [everything[kinds == number] for number in range(self._tissue_count)]
+        typical = [float(np.median(part)) if part.size else 0.0 for part in parts]
+        lowest = float(min(atlas.ct.min() for atlas in self._atlases))
+        result = np.empty(self._mask.shape, np.float32)
+        for k, poses in enumerate(self._poses):
+            warped = np.stack([self._laid(pose) for pose in poses[:VOTERS]]) if poses else np.empty((0, *tissue[k].shape))
+            result[k] = _by_tissue(warped, tissue[k], self._limits, typical)
+        return np.where(self._near, result, lowest).astype(np.float32)
+
+    def _candidates(self, own: Sequence[Any], k: int) -> list[tuple[float, _Pose]]:
+        if own[k] is None:
+            return []
+        height, center, extent = own[k]
+        poses = []
+        for number, extents in enumerate(self._extents):
+            places = [(abs(found[0] - height), j) for j, found in enumerate(extents) if found is not None]
+            near = [j for distance, j in places if distance <= HEIGHT_WINDOW] or [min(places)[1]]
+            for j in near:
+                _, source, size = extents[j]
+                scale = (extent[0] / size[0], extent[1] / size[1])
+                poses += [
+                    (factor, _Pose(number, j, mirrored, (scale[0] * factor, scale[1] * factor), center, source))
+                    for factor in SIZES
+                    for mirrored in (False, True)
+                ]
+        return poses
+
+    def _laid(self, pose: _Pose, step: int = 1) -> Volume:
+        """An atlas slice in its pose, every ``step``-th pixel."""
+        plane = self._atlases[pose.atlas].ct[pose.index]
+        rows = (np.arange(0, self._mask.shape[1], step) - pose.center[0]) / pose.scale[0] + pose.source[0]
+        columns = (np.arange(0, self._mask.shape[2], step) - pose.center[1]) / pose.scale[1]
+        columns = pose.source[1] + (-columns if pose.mirrored else columns)
+        rows = np.clip(np.rint(rows), 0, plane.shape[0] - 1).astype(np.int64)
+        columns = np.clip(np.rint(columns), 0, plane.shape[1] - 1).astype(np.int64)
+        return np.asarray(plane[np.ix_(rows, columns)], np.float32)
+
+    def _tissues(self, pose: _Pose, step: int = 1) -> npt.NDArray[np.int64]:
+        return np.searchsorted(self._limits, self._laid(pose, step), side="right")
+
+    def _likelihood(self, posterior: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """p(bin | tissue), (bins, tissues), from the volume's own pixels near the body."""
+        table = np.empty((BINS, self._tissue_count))
+        bins = self._bins[self._near]
+        for tissue in range(self._tissue_count):
+            counts = np.bincount(bins, weights=posterior[self._near][:, tissue], minlength=BINS)
+            smooth = ndimage.gaussian_filter1d(counts, 1.0, mode="nearest") + 1e-3 * counts.sum() / BINS + 1e-6
+            table[:, tissue] = smooth / smooth.sum()
+        return table
+
+    def _agreement(self, k: int, pose: _Pose) -> float:
+        tissues, coarse = self._tissues(pose, _COARSE), slice(None, None, _COARSE)
+        posterior = self._posterior[k][coarse, coarse]
+        near = self._near[k][coarse, coarse]
+        chosen = np.take_along_axis(posterior, tissues[..., None], axis=-1)[..., 0]
+        return float(np.log(chosen[near] + 0.02).mean())
+
+    def _climb(self, k: int, pose: _Pose, score: float) -> _Pose:
+        for _ in range(_TRIES):
+            tried = [(self._agreement(k, pose.nudged(*nudge)), n) for n, nudge in enumerate(NUDGES)]
+            best, n = max(tried)
+            if best <= score:
+                break
+            score, pose = best, pose.nudged(*NUDGES[n])
+        return pose
+
+
+def _extents(mask: Mask) -> list[tuple[float, tuple[float, float], tuple[float, float]] | None]:
+    """Of each slice: height relative to the body in [-1, 1], center, and deviation along rows and columns."""
+    filled = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not len(filled):
+        return [None] * len(mask)
+    low, high = int(filled[0]), int(filled[-1])
+    found: list[tuple[float, tuple[float, float], tuple[float, float]] | None] = []
+    for k, plane in enumerate(mask):
+        rows, columns = np.nonzero(plane)
+        if len(rows) < 2 or rows.std() == 0 or columns.std() == 0:
+            found.append(None)
+            continue
+        height = (k - (low + high) / 2) / max((high - low) / 2, 0.5)
+        center = (float(rows.mean()), float(columns.mean()))
+        found.append((height, center, (float(rows.std()), float(columns.std()))))
+    return found
+
+
+def _first_likelihood(mr_units: Volume, mask: Mask, known: str) -> npt.NDArray[np.float32]:
+    """(K, H, W, tissues), each row sums to 1: by rank of intensity, as far as it is known."""
+    inside = np.sort(mr_units[mask])
+    rank = np.searchsorted(inside, mr_units) / max(1, len(inside))
+    kinds = {
+        "o": np.ones_like(rank),
+        "b": np.exp(-(1 - rank) / (2 * DARKNESS)) / (2 * DARKNESS),
+        "d": np.exp(-rank / DARKNESS) / DARKNESS,
+    }
+    table = np.stack([kinds[kind] for kind in known], axis=-1)
+    return np.asarray(table / table.sum(axis=-1, keepdims=True), np.float32)
+
+
+def _by_tissue(
+    warped: npt.NDArray[Any], tissue: npt.NDArray[np.int64], limits: Sequence[float], typical: Sequence[float]
+) -> Volume:
+    """Mean of the voters that have the tissue of a pixel there; the typical value where none has."""
+    result = np.asarray(typical, np.float32)[tissue]
+    kinds = np.searchsorted(limits, warped, side="right")
+    for number in range(len(typical) if len(warped) else 0):
+        members = kinds == number
+        count = members.sum(axis=0)
+        mean = (warped * members).sum(axis=0) / np.maximum(count, 1)
+        chosen = (tissue == number) & (count > 0)
+        result[chosen] = mean[chosen]
+    return result

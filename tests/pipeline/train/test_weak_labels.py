@@ -1,0 +1,62 @@
+"""Weak labels on heads of ellipses: skulls land where they belong although no CT of the subject is seen."""
+
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.train.weak_labels import Atlas, _by_tissue, weak_ct, weak_labels_of
+from tests.pipeline.train.conftest import volume_set
+
+SIDE, SLICES = 64, 4
+
+
+def head(high: float, wide: float, down: float, seed: int, unit: str = "grey"):
+    """MR with bright scalp, dark skull, bright brain with a darker core; CT whose outline is the skull's."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    mr, ct, body, skull = [], [], [], []
+    for k in range(SLICES):
+        size = 1 - 0.08 * k
+        radius = np.hypot((rows - 32 - down) / (high * size), (columns - 32) / (wide * size))
+        regions = [radius < 0.55, radius < 0.8, radius < 0.9, radius < 1.0]
+        mr.append(np.select(regions, [0.2, 0.4, -0.85, 0.5], -1.0) + rng.normal(0, 0.03, radius.shape))
+        ct.append(np.select(regions, [90.0, 120.0, 255.0, 0.0], 0.0))
+        body.append(radius < 1.0)
+        skull.append(radius < 0.9)
+    values = np.stack(ct)
+    if unit == "HU":
+        values = np.select([values == 255, values > 0], [900.0, 40.0], -1000.0)
+    return np.stack(mr).clip(-1, 1).astype(np.float32), values.astype(np.float32), np.stack(body), np.stack(skull)
+
+
+SHAPES = [(24, 20, 0), (27, 19, 2), (22, 22, -2), (26, 21, 1)]
+
+
+@pytest.mark.parametrize(("unit", "level"), [("grey", 250.0), ("HU", 250.0)])
+def test_bone_is_found_where_it_is(unit, level):
+    mr, ct, body, _ = head(25, 20, 3, 9, unit)
+    others = [head(*shape, seed, unit) for seed, shape in enumerate(SHAPES)]
+    guess = weak_ct(mr, body, [Atlas(other[1], other[3]) for other in others], unit)
+    found, true = guess >= level, ct >= level
+    assert 2 * (found & true).sum() / (found.sum() + true.sum()) > 0.85
+    brain = (ct < level) & (ct > (0 if unit == "grey" else -300))
+    assert np.abs(guess - ct)[brain].mean() < 25
+    assert (guess[~body] <= 0).mean() > 0.97
+
+
+def test_values_are_the_means_of_the_voters_that_agree():
+    warped = np.array([[[0.0, 100.0]], [[10.0, 140.0]], [[90.0, 255.0]]], np.float32)
+    tissue = np.array([[0, 1]])
+    result = _by_tissue(warped, tissue, (20.0, 250.0), [1.0, 2.0, 3.0])
+    np.testing.assert_allclose(result, [[5.0, 120.0]])
+    np.testing.assert_allclose(_by_tissue(warped[:, :, :1], np.array([[2]]), (20.0, 250.0), [1.0, 2.0, 3.0]), [[3.0]])
+
+
+def test_the_own_ct_of_a_subject_is_never_an_atlas(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("pipeline.train.weak_labels.weak_ct", lambda mr, mask, atlases, unit: seen.append(len(atlases)))
+    volumes = volume_set(tmp_path / "three", subjects=3)
+    assert sorted(weak_labels_of(volumes)) == [row["volume"] for row in volumes.volumes("MR", ["train"])]
+    assert seen == [2, 2, 2]
+    with pytest.raises(InputError, match="two or more training subjects"):
+        weak_labels_of(volume_set(tmp_path / "one", subjects=1))
