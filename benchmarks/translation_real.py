@@ -9,14 +9,13 @@ in HU. Rotations split by case; no test case is seen before it is scored.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.lesions_real import _once
-from benchmarks.translation_real_data import ROTATIONS, read_set
+from benchmarks.translation_real_data import ROTATIONS, moved_cts, read_set
 from benchmarks.translation_real_scores import baselines
 from benchmarks.translation_real_training import train_for
 
@@ -34,12 +33,24 @@ def _baselines(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     run = f"{options.run or options.preset}-{options.set}-r{options.rotation}-s{options.seed}"
     key: dict[str, Any] = {"what": "train", "run": run, "set": options.set, "rotation": options.rotation}
+    key["moved_px"] = options.moved
 
     def measure() -> dict[str, Any]:
         pairs = read_set(options.work, options.set)
-        folder = options.work / "runs" / run
+        folder, moved = options.work / "runs" / run, None
+        if options.moved > 0:
+            train, air = pairs.split(options.rotation)[0], -1000.0 if pairs.unit == "HU" else 0.0
+            moved = moved_cts(train, options.moved, options.seed, air)
         return train_for(
-            folder, pairs, options.rotation, options.preset, options.change, options.minutes, options.parts, options.seed
+            folder,
+            pairs,
+            options.rotation,
+            options.preset,
+            options.change,
+            options.minutes,
+            options.parts,
+            options.seed,
+            moved,
         )
 
     _once(options.work, key, measure)
@@ -60,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--run", help="name of the run; the preset by default")
     train.add_argument("--minutes", type=float, default=10.0, help="CPU time of all threads")
     train.add_argument("--parts", type=int, default=2, help="scores at equal steps of time")
+    train.add_argument("--moved", type=float, default=0.0, help="pixels that training CTs are moved and bent by")
     train.add_argument("--seed", type=int, default=0)
     train.set_defaults(call=_train)
     return parser

@@ -20,6 +20,7 @@ from pipeline.prepared_set import VolumeSet, VolumeSetWriter, read_volume_set
 SIZE_PX, PIXEL_MM, ROTATIONS = 128, 2.0, 3
 GREY_OUTLINE, GREY_BONE, BONE_HU = 20, 250.0, 250.0
 _CLOSING_PX = 2
+_BEND_PX = 16.0
 
 Volume = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -73,7 +74,7 @@ def read_head_pairs(folder: Path) -> PairSet:
     cases = []
     for case in sorted(names, key=int):
         mr, ct = (np.stack([_shrunk(imread(folder / side / name)) for name in names[case]]) for side in ("MR", "CT"))
-        cases.append(Case(case, mr, ct, _outline(ct > GREY_OUTLINE)))
+        cases.append(Case(case, mr, ct, _body("grey", ct)))
     return PairSet("grey", cases)
 
 
@@ -86,8 +87,7 @@ def read_semisynthetic(folder: Path, prefix: str) -> PairSet:
     for case in sorted(names):
         mr = np.stack([imread(folder / "MR" / f"{name}.png") for name in names[case]]).astype(np.float32)
         ct = np.stack([np.load(folder / "CT" / f"{name}.npy") for name in names[case]]).astype(np.float32)
-        body = ct_body_mask(ct.transpose(2, 1, 0), (PIXEL_MM,) * 3).transpose(2, 1, 0)
-        cases.append(Case(case, mr, ct, np.asarray(body, np.bool_)))
+        cases.append(Case(case, mr, ct, _body("HU", ct)))
     return PairSet("HU", cases)
 
 
@@ -125,7 +125,7 @@ def write_training_set(
                 "mr_high": 1.0,
             }
             first = writer.add(row | {"modality": "MR"}, to_int16(units), mask)
-            outline = case.outline.astype(np.uint8)
+            outline = _body(pairs.unit, ct).astype(np.uint8)
             second = writer.add(row | {"modality": "CT"}, np.rint(ct).astype(np.int16), outline)
             writer.link(first, second)
         knots = {"knots_hu": list(ct_map.knots_hu), "knots_unit": list(ct_map.knots_unit)}
@@ -140,6 +140,13 @@ def _shrunk(picture: npt.NDArray[np.uint8]) -> Volume:
     return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
 
 
+def _body(unit: str, ct: Volume) -> Mask:
+    """Outline of the CT: (K, H, W)."""
+    if unit == "grey":
+        return _outline(ct > GREY_OUTLINE)
+    return np.asarray(ct_body_mask(ct.transpose(2, 1, 0), (PIXEL_MM,) * 3).transpose(2, 1, 0), np.bool_)
+
+
 def _outline(dense: Mask) -> Mask:
     """Slices closed and filled, the largest part of each: the head inside the skull's outer face, no head holder."""
     border = 2 * _CLOSING_PX
@@ -151,3 +158,22 @@ def _outline(dense: Mask) -> Mask:
         sizes[0] = 0
         kept.append((parts == sizes.argmax()) & (parts > 0))
     return np.stack(kept)
+
+
+def moved_cts(cases: Sequence[Case], pixels: float, seed: int, air: float) -> dict[str, Volume]:
+    """CTs that no longer lie right: every slice is shifted by up to ``pixels`` and bent by half as much.
+
+    The bend is a smooth random field, so that no shift of the whole undoes it.
+    """
+    rng, moved = np.random.default_rng(seed), {}
+    rows, columns = np.mgrid[:SIZE_PX, :SIZE_PX].astype(np.float64)
+    for case in cases:
+        planes = []
+        for plane in case.ct:
+            down, right = rng.uniform(-pixels, pixels, 2)
+            bends = ndimage.gaussian_filter(rng.standard_normal((2, SIZE_PX, SIZE_PX)), (0, _BEND_PX, _BEND_PX))
+            bends *= 0.5 * pixels / np.abs(bends).max()
+            places = [rows + down + bends[0], columns + right + bends[1]]
+            planes.append(ndimage.map_coordinates(plane, places, order=1, cval=air))
+        moved[case.name] = np.stack(planes).astype(np.float32)
+    return moved

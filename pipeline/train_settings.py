@@ -130,7 +130,8 @@ class TrainMRToCTSettings(LoopSettings):
     slices: Literal[1, 3, 5] = Field(1, description="Neighboring slices a network sees: 1 is 2-D, more is 2.5-D.")
     patch_px: Annotated[int, Field(ge=32, multiple_of=16)] = 96
     supervision: Literal["unpaired", "paired", "mixed", "registered"] = Field(
-        "unpaired", description="`registered` is `paired` with a network that bends translations onto imperfect partners."
+        "unpaired",
+        description="`registered` is `paired` with a network that bends translations onto imperfect partners.",
     )
     objective: Literal["least_squares", "non_saturating", "minimax", "hinge", "wasserstein", "relativistic"] = (
         "least_squares"
@@ -147,7 +148,8 @@ class TrainMRToCTSettings(LoopSettings):
     )
     lambda_smooth: Weight = Field(10.0, description="Weight of the roughness of deformations (registered only).")
     lambda_weak: Weight = Field(
-        0.0, description="Weight of the L1 distance to a guess of the CT made from other subjects' CTs; 0: none is made."
+        0.0,
+        description="Weight of the L1 distance to a guess of the CT made from other subjects' CTs; 0: none is made.",
     )
     lambda_bone: Weight = Field(0.0, description="Weight of the Dice of bone with the partner's or the guess's bone.")
     lambda_gradient: Weight = Field(0.0, description="Weight of edges that the MR does not have (Hiasa 2018).")

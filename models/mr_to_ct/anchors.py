@@ -79,8 +79,7 @@ def structure_terms(settings: MRToCTStepSettings, fake: Tensor, source: Tensor, 
 
 def _distance(settings: MRToCTStepSettings, fake: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     knots = settings.ct_knots_unit, settings.ct_knots_linear
-    linear = (structure.linear_hounsfield(image, *knots) for image in (fake, truth))
-    return masked_l1(*linear, weight)
+    return masked_l1(structure.linear_hounsfield(fake, *knots), structure.linear_hounsfield(truth, *knots), weight)
 
 
 def _bone(settings: MRToCTStepSettings, fake: Tensor, truth: Tensor, weight: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def mind(images: Tensor) -> Tensor:
     # Without contrast all patches are equal, whatever the scale: then the descriptor is 1 everywhere.
     variation = distance.mean(dim=1, keepdim=True).clamp(min=_SMALL)
     likeness = torch.exp(-(distance - distance.amin(dim=1, keepdim=True)) / variation)
-    return likeness.unflatten(0, images.shape[:2])
+    return likeness.view(*images.shape[:2], *likeness.shape[1:])
 
 
 def mind_consistency(translated: Tensor, source: Tensor, mask: Tensor) -> Tensor:

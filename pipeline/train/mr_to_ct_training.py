@@ -90,7 +90,11 @@ class MRToCTTraining:
         return MRToCTNetworks(mr_to_ct, ct_to_mr, self._judge(rng), self._judge(rng), registration)
 
     def _judge(self, rng: torch.Generator) -> Discriminator:
-        slices, width, scales = self._settings.slices, self._settings.discriminator_width, self._settings.discriminator_scales
+        slices, width, scales = (
+            self._settings.slices,
+            self._settings.discriminator_width,
+            self._settings.discriminator_scales,
+        )
         if scales == 1:
             return PatchDiscriminator(slices, rng, width=width).to(self._device)
         return MultiScaleDiscriminator(slices, rng, width=width, scales=scales).to(self._device)
@@ -156,7 +160,11 @@ def _step_settings(settings: TrainMRToCTSettings, facts: Mapping[str, Any]) -> M
     knots = np.asarray(facts["ct_map"]["knots_hu"], np.float64)
     linear = 2 * (knots - knots[0]) / (knots[-1] - knots[0]) - 1
     encode = PiecewiseLinearMap(tuple(facts["ct_map"]["knots_hu"]), tuple(facts["ct_map"]["knots_unit"])).encode
-    same = {field.name: getattr(settings, field.name) for field in fields(MRToCTStepSettings) if hasattr(settings, field.name)}
+    same = {
+        field.name: getattr(settings, field.name)
+        for field in fields(MRToCTStepSettings)
+        if hasattr(settings, field.name)
+    }
     return MRToCTStepSettings(
         **same,
         learning_rate_generator=settings.learning_rate,

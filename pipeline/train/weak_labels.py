@@ -23,12 +23,12 @@ from pipeline.prepared_set import VolumeSet
 Volume = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-LIMITS = {"HU": (-300.0, -30.0, 120.0, 250.0, 700.0), "grey": (20.0, 250.0)}
-"""Where one tissue ends and the next begins, by unit of the CT: air, fat, water, spongy and two kinds of dense bone in HU;
-air (and fat), soft tissue and bone in the grey levels of a brain window."""
+LIMITS = {"HU": (-300.0, 250.0), "grey": (20.0, 250.0)}
+"""Upper end of air (in a brain window: of air and fat) and lower end of bone, by unit of the CT; soft tissue lies between.
+Finer tissues in HU were measured and are no better."""
 
-FIRST = {"HU": "obbodd", "grey": "obd"}
-"""What is known of each tissue in every MR contrast: o open, b bright, d dark."""
+FIRST = "obd"
+"""What is known of air, soft tissue and bone in every MR contrast: o open (a scalp may be cut off), b bright, d dark."""
 
 HEIGHT_WINDOW = 0.12
 """Atlas slices are tried up to this far in relative height."""
@@ -136,12 +136,14 @@ class _Guess:
         self._extents = [_extents(atlas.mask) for atlas in atlases]
         own = _extents(self._mask)
         # The first evidence is the same for every scan: by rank of intensity, bone is dark and soft tissue bright.
-        self._posterior = _first_likelihood(mr_units, self._mask, FIRST[unit])
+        self._posterior = _first_likelihood(mr_units, self._mask, FIRST)
         best: dict[float, list[float]] = {}
         scored: list[list[tuple[float, float, int]]] = []
         poses = [self._candidates(own, k) for k in range(len(mr_units))]
         for k, found in enumerate(poses):
-            scored.append(sorted(((self._agreement(k, pose), size, n) for n, (size, pose) in enumerate(found)), reverse=True))
+            scored.append(
+                sorted(((self._agreement(k, pose), size, n) for n, (size, pose) in enumerate(found)), reverse=True)
+            )
             for size in SIZES:
                 best.setdefault(size, []).extend([score for score, of, _ in scored[k] if of == size][:1])
         means = {size: float(np.mean(values)) for size, values in best.items() if values}
@@ -154,7 +156,9 @@ class _Guess:
         for k, poses in enumerate(self._poses):
             if not poses:
                 continue
-            votes = np.mean([np.eye(self._tissue_count, dtype=np.float32)[self._tissues(pose)] for pose in poses[:VOTERS]], axis=0)
+            votes = np.mean(
+                [np.eye(self._tissue_count, dtype=np.float32)[self._tissues(pose)] for pose in poses[:VOTERS]], axis=0
+            )
             prior[k] = ndimage.gaussian_filter(votes, (PRIOR_BLUR_PX, PRIOR_BLUR_PX, 0))
         prior = np.maximum(prior, PRIOR_FLOOR)
         posterior = prior / prior.sum(axis=-1, keepdims=True)
@@ -182,7 +186,9 @@ class _Guess:
         lowest = float(min(atlas.ct.min() for atlas in self._atlases))
         result = np.empty(self._mask.shape, np.float32)
         for k, poses in enumerate(self._poses):
-            warped = np.stack([self._laid(pose) for pose in poses[:VOTERS]]) if poses else np.empty((0, *tissue[k].shape))
+            warped = (
+                np.stack([self._laid(pose) for pose in poses[:VOTERS]]) if poses else np.empty((0, *tissue[k].shape))
+            )
             result[k] = _by_tissue(warped, tissue[k], self._limits, typical)
         return np.where(self._near, result, lowest).astype(np.float32)
 
@@ -192,10 +198,9 @@ class _Guess:
         height, center, extent = own[k]
         poses = []
         for number, extents in enumerate(self._extents):
-            places = [(abs(found[0] - height), j) for j, found in enumerate(extents) if found is not None]
-            near = [j for distance, j in places if distance <= HEIGHT_WINDOW] or [min(places)[1]]
-            for j in near:
-                _, source, size = extents[j]
+            places = sorted((abs(found[0] - height), j, found) for j, found in enumerate(extents) if found is not None)
+            near = [place for place in places if place[0] <= HEIGHT_WINDOW] or places[:1]
+            for _, j, (_, source, size) in near:
                 scale = (extent[0] / size[0], extent[1] / size[1])
                 poses += [
                     (factor, _Pose(number, j, mirrored, (scale[0] * factor, scale[1] * factor), center, source))

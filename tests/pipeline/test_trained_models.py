@@ -55,7 +55,7 @@ def test_a_lesion_generator_makes_the_same_images_after_a_round_trip(tmp_path):
     assert not loaded.training
 
 
-@pytest.mark.parametrize("generator", ["unet", "resnet"])
+@pytest.mark.parametrize("generator", ["unet", "resnet", "light", "resnet_2017"])
 @pytest.mark.parametrize(("slices", "coordinates"), [(1, True), (3, False), (5, True)])
 def test_a_translator_gives_the_same_slices_after_a_round_trip(tmp_path, generator, slices, coordinates):
     settings = translator_settings(generator, slices, coordinates)

@@ -140,7 +140,12 @@ def test_registered_beats_paired_on_pairs_that_are_shifted() -> None:
 
 @pytest.mark.parametrize(
     ("objective", "extra"),
-    [("minimax", {}), ("hinge", {"penalty": 1.0}), ("relativistic", {"penalty": 1.0}), ("wasserstein", {"weight_clip": 0.01})],
+    [
+        ("minimax", {}),
+        ("hinge", {"penalty": 1.0}),
+        ("relativistic", {"penalty": 1.0}),
+        ("wasserstein", {"weight_clip": 0.01}),
+    ],
 )
 def test_every_objective_plays(objective: str, extra: dict[str, float]) -> None:
     step, data = build(MRToCTStepSettings(objective=objective, **extra)), batch(paired=False)  # type: ignore[arg-type]
