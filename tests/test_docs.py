@@ -41,6 +41,7 @@ PAGES = [
     "docs/settings.md",
     "docs/training.md",
     "docs/lesion-presets.md",
+    "docs/translation-presets.md",
     "docs/synthesize.md",
     "docs/lesions-in-hosts.md",
     "docs/translate.md",

@@ -24,11 +24,11 @@ Volume = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 LIMITS = {"HU": (-300.0, 250.0), "grey": (20.0, 250.0)}
-"""Upper end of air (in a brain window: of air and fat) and lower end of bone, by unit of the CT; soft tissue lies between.
+"""Upper end of air (brain window: of air and fat) and lower end of bone, by unit of the CT. Between is soft tissue.
 Finer tissues in HU were measured and are no better."""
 
 FIRST = "obd"
-"""What is known of air, soft tissue and bone in every MR contrast: o open (a scalp may be cut off), b bright, d dark."""
+"""What is known of air, soft tissue and bone in every MR: o open (a scalp may be cut off), b bright, d dark."""
 
 HEIGHT_WINDOW = 0.12
 """Atlas slices are tried up to this far in relative height."""
@@ -42,7 +42,7 @@ DARKNESS = 0.25
 ATLASES = 8
 """CTs that are tried for one MR, the first ones of the set."""
 
-VOTERS, ROUNDS, EM_STEPS, BINS = 6, 3, 5, 32
+VOTERS, ROUNDS, EM_STEPS, BINS = 10, 3, 5, 32
 PRIOR_BLUR_PX, PRIOR_FLOOR, POSTERIOR_BLUR_PX = 1.0, 0.02, 0.7
 NUDGES = ((1.0, 0, 1), (1.0, 0, -1), (1.0, 1, 0), (1.0, -1, 0), (1.03, 0, 0), (0.97, 0, 0))
 """Factor of size and shift in pixels that are tried for a voter, again and again while they help."""
