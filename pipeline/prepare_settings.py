@@ -49,6 +49,17 @@ class N4Settings(FrozenSettings):
     iterations: tuple[Count, ...] = Field((20, 15, 10), description="Iterations for each level.")
 
 
+class RegistrationLimits(FrozenSettings):
+    """What a registration of MR and CT must reach; a pair that fails is refused with its numbers."""
+
+    min_overlap: Fraction = Field(0.5, description="Least share of the MR's body inside the CT's field of view.")
+    min_body_dice: Fraction = Field(0.85, description="Least Dice of both body outlines where both fields of view are.")
+    max_rotation_degrees: Positive = Field(30.0, description="Largest turn of the CT.")
+    max_disagreement_mm: Positive = Field(
+        5.0, description="Largest mean distance between the result and one from a start 10 mm and 6 degrees beside it."
+    )
+
+
 class PrepareMRToCTSettings(FrozenSettings):
     """MR and CT volumes on a common spacing."""
 
@@ -56,8 +67,16 @@ class PrepareMRToCTSettings(FrozenSettings):
         (1.0, 1.0, 3.0), description="Voxel size (R, A, S) that MR and CT are resampled to, in mm."
     )
     n4: N4Settings = N4Settings()
+    mr_normalization: Literal["percentiles", "z_score", "landmarks"] = Field(
+        "percentiles",
+        description="How MR intensities become units: two percentiles of the body, mean and deviation in the body, or "
+        "the body's deciles moved to those of the training subjects of the same MR sequence (Nyúl 2000).",
+    )
     mr_percentiles: tuple[float, float] = Field(
         (1.0, 99.0), description="Percentiles of the MR inside the body that span the unit range."
+    )
+    ct_outside_body: Literal["air", "keep"] = Field(
+        "air", description="Couch, head holder and clothes on CT: replaced by air (-1000 HU), or kept."
     )
     body_parts: tuple[str, ...] | None = Field(
         None, description="DICOM body parts to keep, e.g. [HEAD]; null keeps all."
@@ -67,6 +86,12 @@ class PrepareMRToCTSettings(FrozenSettings):
         description="Which CT counts as registered to an MR: one in the same DICOM frame of reference, or any of the "
         "same subject (only where you know that they are registered, e.g. NIfTI resampled to each other).",
     )
+    registration: Literal["none", "rigid"] = Field(
+        "none",
+        description="Move and turn a CT of the same subject onto each MR by mutual information, whatever their frames "
+        "of reference. Results are checked, failures leave the MR unpaired.",
+    )
+    registration_limits: RegistrationLimits = RegistrationLimits()
 
 
 class PrepareSettings(FrozenSettings):

@@ -54,6 +54,8 @@ VOLUME_SCHEMA: dict[str, Any] = {
     "sequence": pl.String,  # what the header says of the scan; null where it says nothing
     "body_part": pl.String,
     "scan_affine": pl.List(pl.Float64),  # 16 numbers of the scan's own grid; null without geometry
+    "mr_knots": pl.List(pl.Float64),  # MR intensities at the knots of a map by landmarks, else null
+    "mr_knots_unit": pl.List(pl.Float64),  # units at the same knots
 }
 
 IMAGES_ARRAY = "images.npy"

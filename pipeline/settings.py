@@ -22,6 +22,7 @@ from pipeline.prepare_settings import N4Settings as N4Settings
 from pipeline.prepare_settings import PrepareLesionsSettings as PrepareLesionsSettings
 from pipeline.prepare_settings import PrepareMRToCTSettings as PrepareMRToCTSettings
 from pipeline.prepare_settings import PrepareSettings as PrepareSettings
+from pipeline.prepare_settings import RegistrationLimits as RegistrationLimits
 from pipeline.prepare_settings import SplitSettings as SplitSettings
 from pipeline.train_settings import AlarmSettings as AlarmSettings
 from pipeline.train_settings import LoopSettings as LoopSettings

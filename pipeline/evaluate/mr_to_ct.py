@@ -69,7 +69,13 @@ def evaluate_translation(
                 place = {name: case[name] for name in ("subject_id", "series_id", "split")}
                 rows.append({"method": method, **place, **score(ct, made[method], mask, scoring)})
         progress("cases scored", number, len(cases))
-    return _results(rows, places, scoring, settings, seed, unscored, volumes.facts.get("left_out", {}), translated)
+    return _results(rows, places, scoring, settings, seed, unscored, prepared_warnings(volumes.facts), translated)
+
+
+def prepared_warnings(facts: Mapping[str, Any]) -> list[str]:
+    """What prepare left out, and which pairs it did not believe, each reason once."""
+    told = (("left_out", "Left out by prepare"), ("refused_pairs", "An MR without a pair, for its registration failed"))
+    return [f"{words}: {reason}" for name, words in told for reason in sorted(set(facts.get(name, {}).values()))]
 
 
 def _results(
@@ -79,10 +85,10 @@ def _results(
     settings: EvaluateMRToCTSettings,
     seed: int,
     unscored: Mapping[str, int],
-    left_out: Mapping[str, str],
+    prepared: Sequence[str],
     translated: Path,
 ) -> Results:
-    warnings = [f"Left out by prepare: {reason}" for reason in sorted(set(left_out.values()))]
+    warnings = [*prepared]
     warnings += [f"Not scored: {count} translated MR with {reason}." for reason, count in sorted(unscored.items())]
     refusals = pl.read_parquet(translated / "cases.parquet")["dicom_refusal"].drop_nulls().unique().sort().to_list()
     warnings += [f"No DICOM CT series: {reason}." for reason in refusals]

@@ -12,7 +12,10 @@ from pydantic import JsonValue
 from pipeline.catalog import Catalog
 from pipeline.errors import InputError
 from pipeline.intensity import CT_MAP, GREY_MAP
-from pipeline.prepare.volumes import PreparedVolume, prepare_ct_volume, prepare_grey_case, prepare_mr_volume
+from pipeline.prepare.mr_normalization import knots_of
+from pipeline.prepare.mr_volumes import MRVolumes
+from pipeline.prepare.pairing import Pairing
+from pipeline.prepare.volumes import PreparedVolume, prepare_ct_volume, prepare_grey_case
 from pipeline.prepared_set import VolumeSetWriter
 from pipeline.records import ProgressCallback
 from pipeline.settings import PrepareMRToCTSettings
@@ -41,9 +44,9 @@ def prepare_volume_set(
     }
     with VolumeSetWriter(folder) as writer:
         if volumes.height:
-            facts["left_out"] = _add_volumes(catalog, volumes, splits, settings, writer, progress)
+            facts |= _add_volumes(catalog, volumes, splits, settings, writer, folder, progress)
         else:
-            facts["left_out"] = {}
+            facts |= {"left_out": {}, "refused_pairs": {}, "mr_normalization": {"method": "percentiles"}}
             _add_cases(catalog, cases, splits, settings, writer, progress)
         table = writer.close(facts)
     return facts | _counts(table)
@@ -93,26 +96,33 @@ def _add_volumes(
     splits: Mapping[str, str],
     settings: PrepareMRToCTSettings,
     writer: VolumeSetWriter,
+    folder: Path,
     progress: ProgressCallback,
-) -> dict[str, str]:
-    """Write every volume; returns series -> reason of those that cannot be scaled or resampled, which are left out."""
+) -> dict[str, Any]:
+    """Write every volume; returns what was left out, which pairs were refused, and the normalization, each as a fact.
+
+    An MR that cannot be scaled or resampled is left out; one whose CT cannot be registered stays, without a pair.
+    """
     rows = volumes.sort("subject_id", "modality", "series_id").to_dicts()
     left_out: dict[str, str] = {}
     mr_rows = [row for row in rows if row["modality"] == "MR"]
     ct_rows = [row for row in rows if row["modality"] == "CT"]
+    pairing = Pairing(catalog, ct_rows, settings)
     total = len(rows)
-    for number, row in enumerate(mr_rows, 1):
-        progress("volumes", number, total)
-        try:
-            mr = prepare_mr_volume(catalog, row, settings)
-        except InputError as error:
-            left_out[row["series_id"]] = f"{error.rule} Found: {error.found}"
-            continue
-        mr_number = _write(writer, row, splits, mr, own_grid=True)
-        partner = _partner(row, ct_rows, settings)
-        if partner is not None:
-            ct = prepare_ct_volume(catalog, partner, settings, mr.grid)
-            writer.link(mr_number, _write(writer, partner, splits, ct, own_grid=False))
+    with MRVolumes(catalog, settings, folder) as mr_volumes:
+        mr_volumes.fit([row for row in mr_rows if splits[row["subject_id"]] == "train"])
+        for number, row in enumerate(mr_rows, 1):
+            progress("volumes", number, total)
+            try:
+                mr = mr_volumes.prepare(row)
+            except InputError as error:
+                left_out[row["series_id"]] = f"{error.rule} Found: {error.found}"
+                continue
+            mr_number = _write(writer, row, splits, mr, own_grid=True)
+            partner = pairing.partner(row, mr)
+            if partner is not None:
+                ct_row, ct = partner
+                writer.link(mr_number, _write(writer, ct_row, splits, ct, own_grid=False))
     for number, row in enumerate(ct_rows, len(mr_rows) + 1):
         _write(writer, row, splits, prepare_ct_volume(catalog, row, settings), own_grid=True)
         progress("volumes", number, total)
@@ -123,19 +133,8 @@ def _add_volumes(
             allowed="MR with contrast inside the body",
             change="Check the scans, or leave them out.",
         )
-    return left_out
-
-
-def _partner(
-    mr: Mapping[str, Any], ct_rows: list[dict[str, Any]], settings: PrepareMRToCTSettings
-) -> dict[str, Any] | None:
-    """The registered CT of an MR: same subject, and same frame of reference unless the settings vouch for it."""
-    frame = mr["frame_of_reference_uid"]
-    for ct in ct_rows:
-        same_frame = frame is not None and ct["frame_of_reference_uid"] == frame
-        if ct["subject_id"] == mr["subject_id"] and (same_frame or settings.pair_by == "subject"):
-            return ct
-    return None
+    pairing.write(folder)
+    return {"left_out": left_out, "refused_pairs": pairing.refusals, "mr_normalization": mr_volumes.facts()}
 
 
 def _add_cases(
@@ -213,12 +212,11 @@ def _write(
             "pair_volume": -1,
             "own_grid": own_grid,
             "affine": affine,
-            "mr_low": volume.scale.low if volume.scale else None,
-            "mr_high": volume.scale.high if volume.scale else None,
             "sequence": row["sequence"],
             "body_part": row["body_part"],
             "scan_affine": row["affine"],
-        },
+        }
+        | (knots_of(volume.scale) if volume.scale else {}),
         volume.slices,
         volume.mask,
     )

@@ -200,14 +200,14 @@ def test_beyond_the_ct_field_of_view_there_is_air(maker, tmp_path):
     _, found = prepared(maker, tmp_path)
     (row,) = found.volumes("MR", ["train"])
     partner = found.row(row["pair_volume"])
-    assert np.all(found.voxels(partner)[4:] == -1024)
+    assert np.all(found.voxels(partner)[4:] == -1000)
     assert not found.mask(partner)[4:].any()
     assert found.mask(partner)[:3].any()
 
 
 def test_hu_beyond_twelve_bits_are_clipped_and_the_rest_is_exact(maker, tmp_path):
     hu = body_on(grid(), 40, 1200, -1000)
-    hu[20, 20, 3], hu[0, 0, 0] = 9000, -3000
+    hu[20, 20, 3], hu[22, 20, 3] = 9000, -3000
     add_mr(maker)
     maker.volume("s0", "CT", hu, grid().affine)
     _, found = prepared(maker, tmp_path)
@@ -317,3 +317,34 @@ def test_one_mr_without_contrast_is_left_out_by_name_and_the_others_go_on(maker,
     assert len(facts["left_out"]) == 1
     assert next(iter(facts["left_out"])) not in volumes.table["series_id"].to_list()
     assert volumes.facts["left_out"] == facts["left_out"]
+
+
+COUCH_ROW = 2
+
+
+def with_couch(geometry):
+    """A CT on a couch of two rows below the back, and a head holder beside."""
+    hu = body_on(geometry, 40, 1200, -1000)
+    hu[4:36, COUCH_ROW : COUCH_ROW + 1] = 300
+    hu[2, 10:30] = 150
+    return hu
+
+
+def test_couch_and_holder_become_air_and_the_body_stays_as_it_is(maker, tmp_path):
+    geometry = grid()
+    add_mr(maker, frame_of_reference_uid="1.2")
+    maker.volume("s0", "CT", with_couch(geometry), geometry.affine, frame_of_reference_uid="1.2")
+    _, found = prepared(maker, tmp_path)
+    for row in found.volumes("CT", ["train"]):
+        hu = from_slices(np.asarray(found.voxels(row)))
+        body = body_on(geometry, 40, 1200, -1000)
+        assert np.array_equal(hu, body), "own grid" if row["own_grid"] else "grid of the MR"
+
+
+def test_what_lies_outside_can_be_kept(maker, tmp_path):
+    geometry = grid()
+    add_mr(maker)
+    maker.volume("s0", "CT", with_couch(geometry), geometry.affine)
+    _, found = prepared(maker, tmp_path, ct_outside_body="keep")
+    (row,) = found.volumes("CT", ["train"])
+    assert np.array_equal(from_slices(np.asarray(found.voxels(row))), with_couch(geometry))

@@ -1,0 +1,78 @@
+"""Every MR of a set, corrected once and brought to units; landmarks are fitted on the training subjects before."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from pydantic import JsonValue
+
+from pipeline.catalog import Catalog
+from pipeline.errors import InputError
+from pipeline.geometry import Geometry
+from pipeline.prepare.mr_normalization import StandardHistogram, landmarks_of, sequence_of
+from pipeline.prepare.volumes import CorrectedMR, PreparedVolume, corrected_mr, in_units
+from pipeline.settings import PrepareMRToCTSettings
+
+_SCRATCH = "corrected"
+
+
+class MRVolumes:
+    """Prepares MR volumes; as a context manager it removes what it kept between fitting and preparing.
+
+    Args:
+        catalog: where they lie.
+        settings: spacing, N4 and normalization.
+        folder: of the set; corrected training volumes are kept in it for as long as they are needed.
+    """
+
+    def __init__(self, catalog: Catalog, settings: PrepareMRToCTSettings, folder: Path) -> None:
+        self._catalog, self._settings, self._scratch = catalog, settings, folder / _SCRATCH
+        self._standard: StandardHistogram | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def fit(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Fit landmarks on the MR of training subjects, where the settings ask for them."""
+        if self._settings.mr_normalization != "landmarks":
+            return
+        self._scratch.mkdir(parents=True)
+        found = []
+        for row in rows:
+            mr = corrected_mr(self._catalog, row, self._settings)
+            np.savez(self._path(row), values=mr.values, mask=mr.mask, affine=mr.grid.affine)
+            try:
+                landmarks = landmarks_of(mr.values, mr.mask, self._settings.mr_percentiles)
+            except InputError:  # left out by name when it is prepared
+                continue
+            found.append((sequence_of(row), landmarks))
+        self._standard = StandardHistogram.fit(found, self._settings.mr_percentiles)
+
+    def prepare(self, row: Mapping[str, Any]) -> PreparedVolume:
+        """One MR in units.
+
+        Raises:
+            InputError: it has no contrast, or a sequence that no training subject has.
+        """
+        return in_units(self._corrected(row), row, self._settings, self._standard)
+
+    def facts(self) -> dict[str, JsonValue]:
+        """What the set keeps of the normalization."""
+        facts: dict[str, JsonValue] = {"method": self._settings.mr_normalization}
+        return facts if self._standard is None else facts | {"landmarks": self._standard.facts()}
+
+    def _corrected(self, row: Mapping[str, Any]) -> CorrectedMR:
+        if not self._path(row).is_file():
+            return corrected_mr(self._catalog, row, self._settings)
+        with np.load(self._path(row), allow_pickle=False) as kept:
+            values, mask, affine = kept["values"], kept["mask"], kept["affine"]
+        self._path(row).unlink()
+        return CorrectedMR(values, mask, Geometry(values.shape, affine))
+
+    def _path(self, row: Mapping[str, Any]) -> Path:
+        return self._scratch / f"{row['series_id']}.npz"

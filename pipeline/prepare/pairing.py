@@ -1,0 +1,157 @@
+"""Which CT belongs to an MR, and how it gets onto the MR's grid: as its frame of reference says, or registered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from pipeline.body_mask import ct_body_mask
+from pipeline.catalog import Catalog
+from pipeline.geometry import Geometry, geometry_with_spacing, resample, to_canonical
+from pipeline.intensity import HU_HIGH, HU_LOW, from_int16
+from pipeline.prepare.registration import LEVELS_MM, Side, Transform, register
+from pipeline.prepare.registration_check import RegistrationCheck, check_registration
+from pipeline.prepare.volumes import PreparedVolume, prepare_ct_volume
+from pipeline.prepared_set import from_slices
+from pipeline.scan_io import AIR_HU
+from pipeline.settings import PrepareMRToCTSettings
+
+REGISTRATIONS_FILE = "registrations.parquet"
+_SCHEMA: dict[str, Any] = {
+    "mr_series_id": pl.String,
+    "ct_series_id": pl.String,
+    "subject_id": pl.String,
+    "method": pl.String,  # rigid
+    "same_frame": pl.Boolean,
+    "accepted": pl.Boolean,
+    "refusal": pl.String,  # why not, with numbers; empty where accepted
+    "mr_to_ct_mm": pl.List(pl.Float64),  # 16 numbers, RAS+ mm
+    "overlap": pl.Float64,
+    "body_dice": pl.Float64,
+    "rotation_degrees": pl.Float64,
+    "shift_mm": pl.Float64,  # of the middle of the body
+    "disagreement_mm": pl.Float64,
+    "mirrored_gain": pl.Float64,
+    "mutual_information": pl.Float64,  # nats
+    "mutual_information_before": pl.Float64,  # null where the frames of reference differ
+}
+_FEWEST_VOXELS = 4
+"""Fewer along an axis hold too little to be registered."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One pair that was tried.
+
+    Attributes:
+        ct: row of the catalog.
+        same_frame: as the MR.
+        transform: None where the search ended without one.
+        check: its numbers and failures.
+    """
+
+    ct: Mapping[str, Any]
+    same_frame: bool
+    transform: Transform | None
+    check: RegistrationCheck
+
+
+class Pairing:
+    """Finds the CT of each MR, and keeps what registrations came to.
+
+    Args:
+        catalog: where the scans lie.
+        ct_rows: rows of every CT.
+        settings: ``pair_by``, ``registration`` and its limits.
+    """
+
+    def __init__(self, catalog: Catalog, ct_rows: Sequence[dict[str, Any]], settings: PrepareMRToCTSettings) -> None:
+        self._catalog, self._ct_rows, self._settings = catalog, ct_rows, settings
+        self._rows: list[dict[str, Any]] = []
+
+    def partner(self, row: Mapping[str, Any], mr: PreparedVolume) -> tuple[dict[str, Any], PreparedVolume] | None:
+        """The CT of an MR, on the grid of the MR; None where there is none, or no registration can be believed."""
+        grid = mr.grid
+        if grid is None:
+            return None
+        own = [ct for ct in self._ct_rows if ct["subject_id"] == row["subject_id"]]
+        if self._settings.registration == "none":
+            for ct in own:
+                if self._settings.pair_by == "subject" or _same_frame(row, ct):
+                    return ct, prepare_ct_volume(self._catalog, ct, self._settings, grid)
+            return None
+        for ct in sorted(own, key=lambda ct: not _same_frame(row, ct)):
+            attempt = self._attempt(row, ct, mr, grid)
+            self._record(row, attempt)
+            if attempt.transform is not None and not attempt.check.failures:
+                return ct, prepare_ct_volume(self._catalog, ct, self._settings, grid, attempt.transform)
+        return None
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """Why MR have no pair although a CT was tried: series of the MR → reason of the last try."""
+        accepted = {row["mr_series_id"] for row in self._rows if row["accepted"]}
+        return {row["mr_series_id"]: row["refusal"] for row in self._rows if row["mr_series_id"] not in accepted}
+
+    def write(self, folder: Path) -> None:
+        """Write `REGISTRATIONS_FILE` where registrations were asked for."""
+        if self._settings.registration != "none":
+            pl.DataFrame(self._rows, schema=_SCHEMA).write_parquet(folder / REGISTRATIONS_FILE)
+
+    def _attempt(
+        self, row: Mapping[str, Any], ct_row: Mapping[str, Any], mr: PreparedVolume, grid: Geometry
+    ) -> Attempt:
+        fixed, moving, same = mr_side(mr, grid), ct_side(self._catalog, ct_row), _same_frame(row, ct_row)
+        thin = min(*fixed.grid.shape, *moving.grid.shape)
+        if thin < _FEWEST_VOXELS:
+            return _ended(ct_row, same, f"{thin} voxels along an axis (at least {_FEWEST_VOXELS})")
+        try:
+            found = register(fixed, moving, same_frame=same)
+            check = check_registration(fixed, moving, found, self._settings.registration_limits, same_frame=same)
+        except RuntimeError:  # how SimpleITK says that its samples left the image
+            return _ended(ct_row, same, "MR and CT were moved apart until nothing overlapped")
+        return Attempt(ct_row, same, found, check)
+
+    def _record(self, row: Mapping[str, Any], attempt: Attempt) -> None:
+        matrix = None if attempt.transform is None else attempt.transform.rigid.ravel().tolist()
+        self._rows.append(
+            {
+                "mr_series_id": row["series_id"],
+                "ct_series_id": attempt.ct["series_id"],
+                "subject_id": row["subject_id"],
+                "method": self._settings.registration,
+                "same_frame": attempt.same_frame,
+                "accepted": not attempt.check.failures,
+                "refusal": "; ".join(attempt.check.failures),
+                "mr_to_ct_mm": matrix,
+            }
+            | attempt.check.numbers
+        )
+
+
+def mr_side(mr: PreparedVolume, grid: Geometry) -> Side:
+    """A prepared MR as a side of a registration: units from −1 up, bias field taken out."""
+    return Side((from_slices(from_int16(mr.slices)) + 1.0).astype(np.float32), grid, from_slices(mr.mask) > 0)
+
+
+def ct_side(catalog: Catalog, row: Mapping[str, Any]) -> Side:
+    """A CT as a side of a registration: HU on voxels no finer than the finest level, without its couch."""
+    voxels, affine = catalog.volume(row)
+    canonical, canonical_affine, _ = to_canonical(voxels, affine)
+    own = Geometry(canonical.shape, canonical_affine)
+    grid = geometry_with_spacing(own, [max(LEVELS_MM[-1], step) for step in own.spacing_mm])
+    hu = resample(canonical.astype(np.float32), canonical_affine, grid, fill=HU_LOW, antialias=True)
+    body = ct_body_mask(hu, grid.spacing_mm).astype(bool)
+    return Side(np.where(body, np.clip(hu, HU_LOW, HU_HIGH), AIR_HU).astype(np.float32), grid, body)
+
+
+def _same_frame(mr: Mapping[str, Any], ct: Mapping[str, Any]) -> bool:
+    frame = mr["frame_of_reference_uid"]
+    return frame is not None and bool(ct["frame_of_reference_uid"] == frame)
+
+
+def _ended(ct: Mapping[str, Any], same_frame: bool, why: str) -> Attempt:
+    return Attempt(ct, same_frame, None, RegistrationCheck({}, (why,)))
