@@ -62,6 +62,7 @@ def main() -> None:
     work = options.work.resolve()
     reload_with_faults("benchmarks.interrupted_stage", work)
     root = work / "live"
+    shutil.rmtree(root, ignore_errors=True)
     command = _command(root)
     calls = counted(command, root, work)
     whole = tree(root)

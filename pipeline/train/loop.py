@@ -5,6 +5,7 @@ image pools, log and the state of every random generator are in the checkpoint, 
 alone, and alarms follow from the log. That holds for trainings that went back to a checkpoint as well.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -20,10 +21,14 @@ from pipeline.settings import LoopSettings
 from pipeline.train.alarms import Finding, poor_data, raised, suspicious
 from pipeline.train.course import Course
 from pipeline.train.probe import Probe
+from pipeline.train.stopping import stop_requests
 from pipeline.train.trainee import Trainee
 from pipeline.train.training_log import TrainingLog
 from pipeline.train.training_state import checkpoint_of, is_out_of_memory, newest_checkpoint, restore
 from pipeline.training_alarms import TrainingAlarm
+
+STOPPED = "stopped"
+"""Folder of the state in which a training was stopped; gone when it is complete."""
 
 
 def train(
@@ -48,10 +53,15 @@ def train(
     """
     loop = _Loop(trainee, settings, folder)
     resumed_at = loop.images
-    while loop.images < settings.images:
-        if loop.step():
-            progress(what, min(loop.images, settings.images), settings.images)
-            loop.look()
+    with stop_requests() as asked:
+        while loop.images < settings.images:
+            if asked.number is not None:
+                loop.set_down()
+                asked.deliver()
+            if loop.step():
+                progress(what, min(loop.images, settings.images), settings.images)
+                loop.look()
+    shutil.rmtree(folder / STOPPED, ignore_errors=True)
     loop.log.write(folder / "log.parquet")
     facts = trainee.save(folder / "model", loop.images)
     final = {name: value for name, value in loop.log.last.items() if name != "images"}
@@ -76,7 +86,10 @@ class _Loop:
         self.images, self._before, self._owed = 0, 0, False
         self.log = TrainingLog(folder, [])
         found = newest_checkpoint(trainee, self._checkpoints)
+        stopped = newest_checkpoint(trainee, folder / STOPPED)
         self.course = Course(folder, settings)
+        if stopped is not None and found is not None and stopped.state["images"] >= found.state["images"]:
+            found = stopped
         if found is not None:
             self._go_on_from(found)
             return
@@ -117,6 +130,14 @@ class _Loop:
             self._owed = roll_back and not last and self._suspicious()
             if not self._owed:
                 self._save()
+
+    def set_down(self) -> None:
+        """Keep the state of this moment beside the checkpoints: a training never goes back to it for an alarm."""
+        kept = checkpoint_of(self._trainee, self.images, self.log.rows)
+        sums, counts = self.log.open_interval()
+        state = kept.state | {"owed": self._owed, "interval": counts}
+        save_checkpoint(self._folder / STOPPED, self.images, Checkpoint(kept.tensors | sums, state))
+        self.log.close()
 
     def _terms(self) -> dict[str, Tensor] | Finding | Literal["out of memory"]:
         try:
@@ -200,12 +221,14 @@ class _Loop:
     def _go_on_from(self, found: Checkpoint) -> None:
         self.images, rows = restore(self._trainee, found)
         self.course.keep_until(self.images)
-        self._trainee.batch_size, self._owed = self.course.batch_size, False
+        self._trainee.batch_size, self._owed = self.course.batch_size, bool(found.state.get("owed", False))
         for path in (self._folder / "grids").glob("*.png"):
             if int(path.stem) > self.images:
                 path.unlink()
         self.log.close()
         self.log = TrainingLog(self._folder, rows)
+        if "interval" in found.state:
+            self.log.reopen_interval(found.tensors, found.state["interval"])
 
     def _save(self) -> None:
         save_checkpoint(self._checkpoints, self.images, checkpoint_of(self._trainee, self.images, self.log.rows))

@@ -47,6 +47,17 @@ class TrainingLog:
         self.rows.append(row)
         self._sums, self._counts, self._images, self._since = {}, {}, 0, time.monotonic()
 
+    def open_interval(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Sums and counts of the interval that is not closed yet, for a checkpoint."""
+        sums = {f"log/{name}": total.clone() for name, total in self._sums.items()}
+        return sums, self._counts | {"": self._images}
+
+    def reopen_interval(self, tensors: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
+        """Inverse of `open_interval`."""
+        self._counts = {name: count for name, count in counts.items() if name}
+        self._sums = {name: tensors[f"log/{name}"].clone() for name in self._counts}
+        self._images = counts[""]
+
     def mark(self, alarm: str) -> None:
         """Name an alarm in the last row."""
         self.rows[-1]["alarm"] = ", ".join(filter(None, (self.rows[-1].get("alarm"), alarm)))
