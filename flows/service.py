@@ -7,11 +7,14 @@ place: what fell due meanwhile runs at the next start, once (`pipeline.slots`); 
 
 import asyncio
 import os
+import signal
 import threading
+from collections.abc import Callable
 
 from rich.console import Console
 
 from flows.deployment_file import NEW_DATA, DeploymentEntry
+from flows.failures import Terminated
 from flows.prefect_environment import REPORTS_URL
 from flows.server import server_running
 from flows.sites import read_site
@@ -65,9 +68,8 @@ def serve(
 
 def _serve(console: Console, entries: tuple[DeploymentEntry, ...], look_interval_s: float) -> None:
     from prefect.client.orchestration import get_client
-    from prefect.runner import Runner
 
-    from flows.deployments import catch_up, deployment_of, overdue
+    from flows.deployments import catch_up, overdue
     from flows.new_data import Watcher
     from flows.zombies import bury_zombies
 
@@ -75,16 +77,6 @@ def _serve(console: Console, entries: tuple[DeploymentEntry, ...], look_interval
         for line in bury_zombies(client, resume=True):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         missed = {entry.name: overdue(client, entry) for entry in entries}
-    deployments = [deployment_of(entry, pool=False) for entry in entries]
-
-    async def work() -> None:
-        runner = Runner(
-            name="scanloom", limit=1, query_seconds=QUERY_S, prefetch_seconds=PREFETCH_S, pause_on_shutdown=False
-        )
-        for deployment in deployments:
-            await runner.aadd_deployment(deployment)
-        await asyncio.to_thread(catch_up_all)
-        await runner.start()
 
     def catch_up_all() -> None:
         with get_client(sync_client=True) as client:
@@ -92,17 +84,41 @@ def _serve(console: Console, entries: tuple[DeploymentEntry, ...], look_interval
                 if catch_up(client, entry, missed[entry.name]) is not None:
                     console.print(f"{entry.name} fell due while no service ran: begun now", highlight=False)
 
-    stopped = threading.Event()
-    watcher = threading.Thread(
-        target=Watcher().look_until, args=(stopped, look_interval_s), name="new-data", daemon=True
-    )
     for entry in entries:
-        when = [each.cron or f"every {each.interval:g} s" for each in entry.schedules]
-        when += ["new scans"] if NEW_DATA in entry.tags else []
-        console.print(f"serving {entry.name}: {', '.join(when) or 'by hand only'}", markup=False, highlight=False)
+        console.print(f"serving {entry.name}: {_when(entry)}", markup=False, highlight=False)
+    stopped = threading.Event()
+    watch = Watcher().look_until
     if any(NEW_DATA in entry.tags for entry in entries):
-        watcher.start()
+        threading.Thread(target=watch, args=(stopped, look_interval_s), name="new-data", daemon=True).start()
     try:
-        asyncio.run(work())
+        asyncio.run(_work(entries, catch_up_all))
+    except asyncio.CancelledError:
+        raise Terminated from None
     finally:
         stopped.set()
+
+
+async def _work(entries: tuple[DeploymentEntry, ...], once_registered: Callable[[], None]) -> None:
+    """Run what falls due until SIGTERM."""
+    from prefect.runner import Runner
+
+    from flows.deployments import deployment_of
+
+    runner = Runner(
+        name="scanloom", limit=1, query_seconds=QUERY_S, prefetch_seconds=PREFETCH_S, pause_on_shutdown=False
+    )
+    for deployment in await asyncio.to_thread(lambda: [deployment_of(entry, pool=False) for entry in entries]):
+        await runner.aadd_deployment(deployment)
+    await asyncio.to_thread(once_registered)
+    running = asyncio.create_task(runner.start())
+    while not runner.started and not running.done():
+        await asyncio.sleep(0.05)
+    # The runner's own handler leaves without stopping it; a cancelled one ends its runs first, with SIGTERM.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    await running
+
+
+def _when(entry: DeploymentEntry) -> str:
+    when = [each.cron or f"every {each.interval:g} s" for each in entry.schedules]
+    when += ["new scans"] if NEW_DATA in entry.tags else []
+    return ", ".join(when) or "by hand only"

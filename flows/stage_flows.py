@@ -28,6 +28,9 @@ Images = Annotated[int, Field(gt=0, title="Training images")] | None
 PerClass = Annotated[int, Field(gt=0, title="Synthetic images per class")] | None
 
 AS_SITE: Device = "as the site says"
+SERVED = "AlreadyServed"
+"""Name of the state of a run for which nothing was to be done."""
+
 TRIGGER_TAG = "slot:"
 """A trigger names its slot in a tag of the flow run."""
 
@@ -56,7 +59,7 @@ def this_slot(name: str) -> Slot:
 
 def served(found: Served) -> State[None]:
     """Final state of a run whose slot an earlier run served."""
-    return Completed(name="AlreadyServed", message="a completed run served this slot; nothing was to be done")
+    return Completed(name=SERVED, message="a completed run served this slot; nothing was to be done")
 
 
 @contextmanager
