@@ -213,7 +213,7 @@ def test_after_a_power_cut_the_dead_run_is_begun_again_and_goes_on(
     service.wait(training)
     service.power_cut()
     dead = leases(Ledger(ledger_path))[-1]
-    assert dead.dead()
+    service.wait(dead.dead, 30)
     service.start("--site", "nightly", "--new-data", "--look-interval", "2")
     service.wait(lambda: [run for run in service.runs() if run["state_type"] == "COMPLETED"], 500)
     first, second = service.runs()
