@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import QuarantineError
+from pipeline.ingest.images import refuse_color
 
 Arrays = tuple[NDArray[Any], NDArray[np.int64]]
 
@@ -16,7 +17,7 @@ def read_split(task: tuple[Path, str]) -> Arrays:
     """Images and labels of one split.
 
     Raises:
-        QuarantineError: UNREADABLE, MISSING_ARRAY, BAD_ARRAY.
+        QuarantineError: UNREADABLE, MISSING_ARRAY, BAD_ARRAY, UNSUPPORTED_COLOR.
     """
     path, prefix = task
     try:
@@ -39,6 +40,8 @@ def _checked_images(images: NDArray[Any]) -> NDArray[Any]:
         found = f"images of shape {images.shape} and type {images.dtype}"
         advice = "Save (N, rows, columns) or (N, rows, columns, 3) as uint8 or uint16."
         raise QuarantineError("BAD_ARRAY", found, advice)
+    if images.ndim == 4:
+        refuse_color(images)
     return images
 
 

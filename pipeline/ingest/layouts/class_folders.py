@@ -16,7 +16,7 @@ from pipeline.errors import InputError, QuarantineError
 from pipeline.ingest.allow_list import is_class_name
 from pipeline.ingest.found import NEAR_DUPLICATES, Found, FoundImage, Ignored, Layout, Reading
 from pipeline.ingest.image_labels import FORM, SPLITS, ImageLabel, read_image_labels
-from pipeline.ingest.images import IMAGE_SUFFIXES, read_images
+from pipeline.ingest.images import IMAGE_SUFFIXES, read_gray_images
 from pipeline.ingest.isolated import parse_each
 from pipeline.ingest.layouts import slice_pairs
 from pipeline.ingest.layouts.claims import claimed
@@ -62,16 +62,19 @@ def read(reading: Reading) -> Iterator[Found]:
     if labels is None:
         _check_folders(reading.tree)
     arrived: set[str] = set()
+    lost: Counter[tuple[str, str]] = Counter()
     found = _by_folder(reading, images) if labels is None else _by_table(labels, images)
     yield Ignored(len(reading.tree.files) - len(images) + found.left_out)
     yield from found.refusals
     files = {images[name].path: images[name] for name in found.labeled}
-    for count, outcome in enumerate(parse_each(read_images, list(files), reading.limits), start=1):
+    for count, outcome in enumerate(parse_each(read_gray_images, list(files), reading.limits), start=1):
         name = files[outcome.task].name
+        label = found.labeled[name]
         if outcome.result is None:
-            yield Refusal((name,), outcome.refusal or _lost())
+            refusal = outcome.refusal or _lost()
+            lost[label.lesion_class, refusal.reason] += 1
+            yield Refusal((name,), refusal)
         else:
-            label = found.labeled[name]
             arrived.add(label.lesion_class)
             yield FoundImage(
                 outcome.result, "class_folders", f"image\0{name}", (name,), subject_word=label.subject,
@@ -79,7 +82,7 @@ def read(reading: Reading) -> Iterator[Found]:
                 lesion_class=label.lesion_class, published_split=label.split,
             )  # fmt: skip
         reading.progress("images read", count, len(files))
-    _check_arrived(found, arrived)
+    _check_arrived(lost, arrived)
 
 
 def _by_folder(reading: Reading, images: dict[str, SourceFile]) -> _Sorted:
@@ -153,17 +156,23 @@ def _check_folders(tree: SourceTree) -> None:
         )
 
 
-def _check_arrived(found: _Sorted, arrived: set[str]) -> None:
-    """Refuse a class of which no image could be read."""
-    wanted = Counter(label.lesion_class for label in found.labeled.values())
-    lost = sorted(wanted.keys() - arrived)
-    if arrived and lost:
-        raise InputError(
-            "Every class needs an image that can be read.",
-            found="; ".join(f"{name}: none of {wanted[name]} images" for name in lost),
-            allowed="one image at least, and some hundred to learn from",
-            change="Copy the images again from their source, or leave the class out with ingest.lesion_classes.",
-        )
+def _check_arrived(lost: Counter[tuple[str, str]], arrived: set[str]) -> None:
+    """Refuse a class of which no image could be used; ``lost`` counts images by class and reason."""
+    missing = sorted({lesion_class for lesion_class, _ in lost} - arrived)
+    if not arrived or not missing:
+        return
+    told = []
+    for name in missing:
+        reasons = {reason: count for (own, reason), count in sorted(lost.items()) if own == name}
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        told.append(f"{name}: none of {sum(reasons.values())} images ({why})")
+    raise InputError(
+        "Every class needs an image that can be used.",
+        found="; ".join(told),
+        allowed="one image at least, and some hundred to learn from",
+        change="Copy damaged images again from their source, convert those in color to gray, or leave the class out "
+        "with ingest.lesion_classes.",
+    )
 
 
 def _lost() -> QuarantineError:

@@ -37,6 +37,15 @@ def test_sixteen_bits_palettes_one_bit_and_opaque_alpha_are_understood(tmp_path)
     np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), GRAY)
 
 
+@pytest.mark.parametrize("pixels", [GRAY, np.dstack([GRAY] * 3)], ids=["gray", "color"])
+def test_a_color_that_stands_for_transparent_is_refused_where_it_occurs(tmp_path, pixels):
+    image = Image.fromarray(pixels)
+    own = image.getpixel((0, 0))
+    image.save(tmp_path / "holes.png", transparency=own)
+    with pytest.raises(QuarantineError, match="transparent pixels"):
+        read_image(tmp_path / "holes.png")
+
+
 def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to view

@@ -76,12 +76,74 @@ def test_odd_class_names_are_refused_by_number(inputs, run_ingest):
 def test_sizes_and_types_are_kept_apart(inputs, run_ingest):
     inputs.image("a/1.png", _smooth(0, (40, 50)))
     inputs.image("a/2.png", _smooth(1, (50, 40)).astype(np.uint16) * 257)
-    inputs.image("a/3.png", np.dstack([_smooth(seed, (40, 50)) for seed in (1, 2, 3)]))
+    tinted = _smooth(2, (40, 50))
+    inputs.image("a/3.png", np.dstack([tinted, tinted, tinted - tinted // 20]))
     series = run_ingest().catalog.series
     assert sorted(series["path"]) == [
         "stacks/40x50-uint8.npy", "stacks/40x50x3-uint8.npy", "stacks/50x40-uint16.npy",
     ]  # fmt: skip
     assert series.filter(pl.col("shape").list.len() == 3)["shape"].to_list() == [[40, 50, 3]]
+
+
+def _in_color(number):
+    return np.dstack([_smooth(seed, (40, 36)) for seed in (number, 10 + number, 20 + number)])
+
+
+def _palette(path, number):
+    Image.fromarray(_in_color(number)).convert("P", palette=Image.Palette.ADAPTIVE).save(path)
+
+
+def _opaque(path, number):
+    Image.fromarray(np.dstack([_in_color(number), np.full((40, 36), 255, np.uint8)])).save(path)
+
+
+@pytest.mark.parametrize(
+    "store", [lambda path, number: Image.fromarray(_in_color(number)).save(path), _palette, _opaque],
+    ids=["rgb", "palette", "opaque alpha"],
+)  # fmt: skip
+def test_pictures_whose_channels_differ_are_refused_with_what_to_do(inputs, run_ingest, store):
+    inputs.image("a/gray.png", _smooth(0))
+    store(inputs.root / "a/color.png", 1)
+    result = run_ingest()
+    assert (result.reasons(), result.record.facts["series"]) == (["UNSUPPORTED_COLOR"], 1)
+    row = result.catalog.quarantine.row(0, named=True)
+    assert "prepare.lesions.sequences" in row["advice"]
+    assert "more than 10%" in row["found"]
+
+
+def test_equal_channels_are_gray_exactly_and_a_tint_or_a_small_mark_is_let_pass(inputs, run_ingest):
+    gray = np.maximum(_smooth(0, (40, 36)), 40)
+    inputs.image("a/equal.png", np.dstack([gray] * 3))
+    inputs.image("a/tint.jpg", np.dstack([gray, gray, gray - gray // 20]))
+    marked = np.dstack([gray] * 3)
+    marked[:2, :20] = (255, 0, 0)
+    inputs.image("a/marked.png", marked)
+    result = run_ingest()
+    assert result.reasons() == []
+    stored = {tuple(row["shape"]): result.catalog.image(row) for row in result.catalog.series.to_dicts()}
+    np.testing.assert_array_equal(stored[40, 36], gray)
+
+
+def test_a_class_in_color_alone_is_refused_by_name_and_reason(inputs, run_ingest):
+    inputs.image("a/gray.png", _smooth(0))
+    for number in range(2):
+        inputs.image(f"b/{number}.png", _in_color(number))
+    with pytest.raises(InputError) as caught:
+        run_ingest()
+    assert caught.value.found == "b: none of 2 images (2 UNSUPPORTED_COLOR)"
+    assert "gray" in caught.value.change
+
+
+def test_pixels_that_are_no_whole_numbers_are_refused_nan_or_not(inputs, run_ingest):
+    inputs.image("a/good.png", _smooth(0))
+    pixels = _smooth(1).astype(np.float32)
+    Image.fromarray(pixels).save(inputs.root / "a/float.tif")
+    pixels[3, 4] = np.nan
+    Image.fromarray(pixels).save(inputs.root / "a/nan.tif")
+    result = run_ingest()
+    assert (result.reasons(), result.record.facts["series"]) == (["UNSUPPORTED_PIXELS"] * 2, 1)
+    assert set(result.catalog.quarantine["found"]) == {"pixels of mode F"}
+    assert all("8- or 16-bit gray" in advice for advice in result.catalog.quarantine["advice"])
 
 
 def _rows(result):
@@ -196,9 +258,9 @@ def test_a_class_of_which_no_image_can_be_read_is_refused_by_name(inputs, run_in
     inputs.image("a/good.png")
     inputs.text("b/one.png", "no image")
     inputs.text("b/two.png", "no image")
-    with pytest.raises(InputError, match="Every class needs an image that can be read") as caught:
+    with pytest.raises(InputError, match="Every class needs an image that can be used") as caught:
         run_ingest()
-    assert caught.value.found == "b: none of 2 images"
+    assert caught.value.found == "b: none of 2 images (2 UNREADABLE)"
 
 
 def test_a_class_folder_without_files_is_refused_without_its_name(inputs, run_ingest):

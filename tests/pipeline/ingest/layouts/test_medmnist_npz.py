@@ -60,6 +60,11 @@ def test_two_archives_are_refused(inputs, run_ingest):
         ({"val_labels": np.zeros(3)}, "BAD_ARRAY"),
         ({"val_images": np.zeros((3, 28, 28, 28), np.uint8)}, "BAD_ARRAY"),
         ({"val_images": np.zeros((3, 28, 28))}, "BAD_ARRAY"),
+        ({"val_images": np.full((3, 28, 28), np.nan, np.float32)}, "BAD_ARRAY"),
+        ({"val_labels": np.full(3, np.nan)}, "BAD_ARRAY"),
+        ({"val_images": np.zeros((3, 28, 28, 2), np.uint8)}, "BAD_ARRAY"),
+        ({"val_images": np.zeros((3, 28, 28, 4), np.uint8)}, "BAD_ARRAY"),
+        ({"val_images": RNG.integers(0, 255, (3, 28, 28, 3)).astype(np.uint8)}, "UNSUPPORTED_COLOR"),
         ({"val_images": np.array([print, print, print])}, "UNREADABLE"),
     ],
 )
