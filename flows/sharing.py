@@ -54,7 +54,7 @@ def take_in(options: Options, console: Console, source: Path) -> None:
     with held(workspace, "share models"):
         record = import_model(workspace, source, found)
     show(console, "imported model", record.path(workspace.root))
-    show_facts(console, record, ("track", "model_sha256"))
+    show_facts(console, record, ("track", "model_sha256", "checked_against"))
     command = "synthesize" if record.facts["track"] == "lesions" else "translate"
     show(console, "use it", f"scanloom {command} --model {str(record.facts['model_sha256'])[:12]}")
 

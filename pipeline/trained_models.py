@@ -1,6 +1,7 @@
 """Trained models on disk: safetensors weights, the settings that rebuild the network, a card of what it was trained on.
 
 A model folder holds ``settings.json`` (how to build the networks), one ``<network>.safetensors`` each, ``card.json``.
+The card holds a digest of the folder, so that a model that was copied on its own can be checked too.
 """
 
 from collections.abc import Mapping
@@ -21,11 +22,14 @@ from models.mr_to_ct.generator import ResNetGenerator, Translator, UNetGenerator
 from models.mr_to_ct.light import LightGenerator
 from models.mr_to_ct.resnet_2017 import ResNet2017
 from pipeline.checkpoints import load_weights, save_tensors, tensor_shapes
-from pipeline.errors import InputError
-from pipeline.files import folder_manifest, manifest_hash, read_json, write_json
+from pipeline.errors import InputError, TrainingError
+from pipeline.files import folder_manifest, manifest_hash, read_json, sha256_json, write_json
 from pipeline.lesion_attributes import LesionAttribute
 
 SETTINGS_FILE, CARD_FILE = "settings.json", "card.json"
+DIGEST = "folder_sha256"
+"""Where the card holds the digest of the other files and of the rest of the card."""
+
 LESION_GENERATOR = "generator_ema"
 DISCRIMINATOR = "discriminator"
 MR_TO_CT = "mr_to_ct_ema"
@@ -125,8 +129,37 @@ def save_model(folder: Path, settings: BaseModel, networks: Mapping[str, nn.Modu
     for name, network in networks.items():
         save_tensors(folder / f"{name}.safetensors", network.state_dict())
     write_json(folder / SETTINGS_FILE, settings.model_dump(mode="json"))
-    write_json(folder / CARD_FILE, dict(card))
+    (folder / CARD_FILE).unlink(missing_ok=True)
+    write_json(folder / CARD_FILE, {**card, DIGEST: folder_digest(card, folder_manifest(folder))})
     return model_hash(folder)
+
+
+def folder_digest(card: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    """Digest of a model folder as its card holds it.
+
+    Args:
+        card: content of ``card.json``, with or without the digest.
+        files: name → SHA-256 of the files; ``card.json`` itself does not count.
+    """
+    told = {name: value for name, value in card.items() if name != DIGEST}
+    return sha256_json({"card": told, "files": {name: own for name, own in files.items() if name != CARD_FILE}})
+
+
+def _require_intact(folder: Path) -> None:
+    """Refuse a folder that differs from the digest in its card; models saved without one pass.
+
+    Raises:
+        TrainingError: a file changed after it was saved.
+    """
+    path = folder / CARD_FILE
+    card = read_json(path) if path.is_file() else {}
+    if DIGEST in card and card[DIGEST] != folder_digest(card, folder_manifest(folder)):
+        raise TrainingError(
+            "A model is loaded as it was saved.",
+            found="files that differ from the digest in card.json",
+            allowed="settings, weights and card of one saved model, unchanged",
+            change="Copy the model folder again from its source, or train it again.",
+        )
 
 
 def model_hash(folder: Path) -> str:
@@ -143,11 +176,12 @@ def load_lesion_generator(folder: Path, device: torch.device) -> tuple[LesionGen
     """The averaged lesion generator, in evaluation mode.
 
     Raises:
-        TrainingError: weights unreadable or of another architecture.
+        TrainingError: weights unreadable, of another architecture, or not as they were saved.
     """
     settings = lesion_generator_settings(folder)
     network = build_lesion_generator(settings, torch.Generator())
     load_weights(folder / f"{LESION_GENERATOR}.safetensors", network)
+    _require_intact(folder)
     return network.to(device).eval(), settings
 
 
@@ -155,11 +189,12 @@ def load_translator(folder: Path, device: torch.device) -> tuple[Translator, Tra
     """The averaged MR-to-CT translator, in evaluation mode.
 
     Raises:
-        TrainingError: weights unreadable or of another architecture.
+        TrainingError: weights unreadable, of another architecture, or not as they were saved.
     """
     settings = TranslatorSettings.model_validate(read_json(folder / SETTINGS_FILE))
     network = build_translator(settings, torch.Generator())
     load_weights(folder / f"{MR_TO_CT}.safetensors", network)
+    _require_intact(folder)
     return network.to(device).eval(), settings
 
 
@@ -167,7 +202,7 @@ def load_back_translator(folder: Path, device: torch.device) -> tuple[Translator
     """The CT-to-MR translator that was trained beside, in evaluation mode; None where there is none.
 
     Raises:
-        TrainingError: weights unreadable or of another architecture.
+        TrainingError: weights unreadable, of another architecture, or not as they were saved.
     """
     path = folder / f"{CT_TO_MR}.safetensors"
     if not path.is_file():
@@ -175,6 +210,7 @@ def load_back_translator(folder: Path, device: torch.device) -> tuple[Translator
     settings = TranslatorSettings.model_validate(read_json(folder / SETTINGS_FILE))
     network = build_translator(settings, torch.Generator())
     load_weights(path, network)
+    _require_intact(folder)
     return network.to(device).eval(), settings
 
 
@@ -185,7 +221,7 @@ def load_backbone(folder: Path) -> Backbone:
 
     Raises:
         ValueError: a family whose features hang on the class or on the batch.
-        TrainingError: weights unreadable or of another architecture.
+        TrainingError: weights unreadable, of another architecture, or not as they were saved.
     """
     settings = lesion_generator_settings(folder)
     path = folder / f"{DISCRIMINATOR}.safetensors"
@@ -197,4 +233,5 @@ def load_backbone(folder: Path) -> Backbone:
     levels = settings.attribute_levels
     discriminator = DCGANDiscriminator(settings.size_px, rng, spectral=spectral, attribute_levels=levels, **shape)
     load_weights(path, discriminator)
+    _require_intact(folder)
     return Backbone(discriminator.eval())

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
@@ -22,6 +22,7 @@ from pipeline.model_sharing.safetensors_header import check_header
 from pipeline.settings import CLASS_NAME, Track
 from pipeline.trained_models import (
     CARD_FILE,
+    DIGEST,
     DISCRIMINATOR,
     LESION_GENERATOR,
     MR_TO_CT,
@@ -30,6 +31,7 @@ from pipeline.trained_models import (
     TranslatorSettings,
     build_lesion_generator,
     build_translator,
+    folder_digest,
     load_backbone,
 )
 
@@ -55,6 +57,8 @@ _NETWORKS: dict[Track, tuple[str, str]] = {
 }
 """The network that a model must have, and the one that it may have."""
 
+CheckedAgainst = Literal["manifest", "digest in card.json", "nothing: unverified"]
+
 _COPY = "Ask for it again, and copy it whole."
 
 
@@ -67,12 +71,14 @@ class IncomingModel:
         files: name → SHA-256 of what is to be taken over.
         settings: content of ``settings.json``.
         inputs: content of ``inputs.json``, empty where there is none.
+        checked_against: what told that the files are those that were saved.
     """
 
     track: Track
     files: dict[str, str]
     settings: dict[str, Any]
     inputs: dict[str, Any]
+    checked_against: CheckedAgainst
 
 
 def read_shared_model(folder: Path) -> IncomingModel:
@@ -89,7 +95,7 @@ def read_shared_model(folder: Path) -> IncomingModel:
     model = folder / MODEL_FOLDER if whole else folder
     files = _plain_files(model)
     settings = _read_object(model / SETTINGS_FILE)
-    _read_object(model / CARD_FILE)
+    card = _read_object(model / CARD_FILE)
     track: Track = "lesions" if "family" in settings else "mr_to_ct"
     needed, optional = _NETWORKS[track]
     odd = set(files) - {SETTINGS_FILE, CARD_FILE, f"{needed}.safetensors", f"{optional}.safetensors"}
@@ -102,11 +108,13 @@ def read_shared_model(folder: Path) -> IncomingModel:
     if whole:
         inputs = _known_inputs(_read_object(folder / INPUTS_FILE))
         _check_manifest(folder, digests)
+    _check_digest(card, digests)
     for name, path in files.items():
         if name.endswith(".safetensors"):
             check_header(path)
     _check_networks(track, model, settings, files)
-    return IncomingModel(track, digests, settings, inputs)
+    against: CheckedAgainst = "digest in card.json" if DIGEST in card else "nothing: unverified"
+    return IncomingModel(track, digests, settings, inputs, "manifest" if whole else against)
 
 
 def _plain_files(folder: Path) -> dict[str, Path]:
@@ -151,6 +159,12 @@ def _check_manifest(folder: Path, digests: dict[str, str]) -> None:
     if changed or missing:
         found = f"{len(changed)} files differ from {MANIFEST_FILE}, {len(missing)} are missing"
         raise QuarantineError("CHANGED", found, _COPY)
+
+
+def _check_digest(card: dict[str, Any], digests: dict[str, str]) -> None:
+    """The folder against its own card; weights from elsewhere may have a card without a digest."""
+    if DIGEST in card and card[DIGEST] != folder_digest(card, digests):
+        raise QuarantineError("CHANGED", f"files that differ from the digest in {CARD_FILE}", _COPY)
 
 
 def _check_networks(track: Track, model: Path, settings: dict[str, Any], files: dict[str, Path]) -> None:

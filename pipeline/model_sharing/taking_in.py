@@ -37,7 +37,7 @@ def import_model(workspace: Workspace, source: Path, found: IncomingModel) -> St
         found: what `checked` found there.
 
     Returns:
-        A record with facts ``track``, ``model_sha256``, ``network``, ``inputs``.
+        A record with facts ``track``, ``model_sha256``, ``network``, ``inputs``, ``checked_against``.
 
     Raises:
         InputError: a file is not what was checked.
@@ -57,9 +57,11 @@ def import_model(workspace: Workspace, source: Path, found: IncomingModel) -> St
             "model_sha256": model_hash(model),
             "network": found.settings,
             "inputs": found.inputs,
+            "checked_against": found.checked_against,
         }
 
     hashes = {"files": sha256_json(found.files | {INPUTS_FILE: sha256_json(found.inputs)})}
+    hashes["checked_against"] = found.checked_against
     return run_stage(workspace, Stage(STAGE, _MODULE, body), _NoSettings(), records={}, hashes=hashes)
 
 

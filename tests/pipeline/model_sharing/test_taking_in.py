@@ -1,19 +1,24 @@
 """What comes in: the same model, or a clear refusal; nothing that a stranger wrote is ever run."""
 
+import io
 import json
 import pickle
 import shutil
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import InputError, QuarantineError
+from flows.requests import Options
+from flows.sharing import take_in
+from pipeline.errors import InputError, QuarantineError, TrainingError
 from pipeline.files import folder_manifest, read_json, write_json
 from pipeline.generate.stage import synthesize_lesions
 from pipeline.model_sharing.incoming import read_shared_model
@@ -21,6 +26,7 @@ from pipeline.model_sharing.taking_in import checked, import_model, imported_mod
 from pipeline.records import StageRecord
 from pipeline.settings import RunSettings
 from pipeline.settings_loading import validate
+from pipeline.trained_models import DIGEST, folder_digest, load_lesion_generator
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -36,7 +42,12 @@ def elsewhere(tmp_path: Path) -> Workspace:
 
 
 def _resealed(folder: Path) -> Path:
-    """The folder with a manifest that fits what lies there now, as an attacker would write it."""
+    """The folder with a digest and a manifest that fit what lies there now, as an attacker would write them."""
+    model = folder / "model"
+    with suppress(ValueError, OSError, TypeError, AttributeError, RecursionError):  # what other tests wrote there
+        card = read_json(model / "card.json")
+        if not (model / "card.json").is_symlink():
+            write_json(model / "card.json", card | {DIGEST: folder_digest(card, folder_manifest(model))})
     write_json(folder / "manifest.json", folder_manifest(folder, frozenset({"manifest.json"})))
     return folder
 
@@ -86,7 +97,59 @@ def test_the_model_folder_comes_in_byte_for_byte_and_is_found_by_its_hash(
 
 
 def test_the_bare_model_folder_of_a_training_is_taken_in_too(elsewhere: Workspace, shared: Shared) -> None:
-    assert _taken(elsewhere, shared() / "model").facts["inputs"] == {}
+    facts = _taken(elsewhere, shared() / "model").facts
+    assert (facts["inputs"], facts["checked_against"]) == ({}, "digest in card.json")
+
+
+@pytest.mark.parametrize(
+    ("track", "name"),
+    [
+        ("lesions", WEIGHTS),
+        ("lesions", "discriminator.safetensors"),
+        ("lesions", "settings.json"),
+        ("mr_to_ct", "mr_to_ct_ema.safetensors"),
+    ],
+)
+def test_a_flipped_bit_in_a_bare_model_folder_is_refused(shared: Shared, track: str, name: str) -> None:
+    folder = shared(track) / "model"
+    whole = (folder / name).read_bytes()
+    flipped = 0
+    for place in range(3, len(whole), max(64, len(whole) // 24)):
+        for bit in (0, 4):
+            (folder / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            assert _reason(folder) in {"CHANGED", "BAD_JSON"}
+            flipped += 1
+    assert flipped >= 8
+    (folder / name).write_bytes(whole)
+    assert read_shared_model(folder).checked_against == "digest in card.json"
+
+
+def test_a_flipped_bit_is_noticed_at_load_too(shared: Shared) -> None:
+    folder = shared() / "model"
+    whole = (folder / WEIGHTS).read_bytes()
+    load_lesion_generator(folder, torch.device("cpu"))
+    (folder / WEIGHTS).write_bytes(whole[:-4] + bytes([whole[-4] ^ 1]) + whole[-3:])  # a low bit of the last weight
+    with pytest.raises(TrainingError, match="differ from the digest"):
+        load_lesion_generator(folder, torch.device("cpu"))
+
+
+def test_a_changed_card_is_refused(shared: Shared) -> None:
+    folder = shared() / "model"
+    card = read_json(folder / "card.json")
+    write_json(folder / "card.json", card | {"images_shown": 65})
+    assert _reason(folder) == "CHANGED"
+
+
+def test_weights_without_a_digest_are_taken_in_and_named_unverified(elsewhere: Workspace, shared: Shared) -> None:
+    folder = shared()
+    card = read_json(folder / "model" / "card.json")
+    write_json(folder / "model" / "card.json", {name: value for name, value in card.items() if name != DIGEST})
+    said = io.StringIO()
+    take_in(Options(elsewhere.root), Console(file=said, width=200), folder / "model")
+    assert "nothing: unverified" in said.getvalue()
+    record = imported_model(elsewhere, "newest", "lesions")
+    assert record.facts["checked_against"] == "nothing: unverified"
+    load_lesion_generator(record.path(elsewhere.root) / "model", torch.device("cpu"))
 
 
 class _Canary:
