@@ -2,7 +2,8 @@
 
 Precedence, low to high: defaults, the YAML file, environment variables ``SCANLOOM_A__B``, ``--set a.b=c``. Sections are
 merged key by key; a setting whose value is itself a mapping is replaced whole, unless an override names one of its
-entries (``--set generate.lesions.per_class.cyst=4``). Unknown keys are refused with the nearest known name.
+entries (``--set generate.lesions.per_class.cyst=4``). Unknown keys are refused with the nearest known name. Of the
+two ways to write a recipe, ``per_class`` and ``lines``, the one of the higher precedence drives out the other.
 """
 
 import difflib
@@ -19,6 +20,7 @@ from pipeline.errors import SettingsError
 from pipeline.settings import RunSettings
 
 ENVIRONMENT_PREFIX = "SCANLOOM_"
+_RECIPE = ("generate", "lesions")
 
 
 class _Environment(BaseSettings):
@@ -53,10 +55,12 @@ def load(path: Path | None, overrides: Sequence[str] = (), environment: Mapping[
     """
     values = {} if path is None else _read_yaml(path)
     variables = _from_environment(os.environ if environment is None else environment)
-    values = _merge(values, variables, RunSettings)
+    values = _one_recipe(_merge(values, variables, RunSettings), variables)
+    said: dict[str, Any] = {}
     for override in overrides:
         keys, value = _parse_override(override)
-        values = _put(values, keys, value, RunSettings)
+        values, said = _put(values, keys, value, RunSettings), _put(said, keys, value, RunSettings)
+    values = _one_recipe(values, said)
     source = path.name if path else "the defaults"
     return validate(values, source=f"{source} with overrides" if variables or overrides else source)
 
@@ -177,6 +181,19 @@ def _put(values: Mapping[str, Any], keys: Sequence[str], value: Any, section: ty
     elif inner is not None and isinstance(value, Mapping) and isinstance(old, Mapping):
         value = _merge(old, value, inner)
     return {**values, key: value}
+
+
+def _one_recipe(values: dict[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Values without the recipe that is given up by what was said last: ``per_class`` for ``lines`` or the reverse."""
+    recipe: Any = said
+    for key in _RECIPE:
+        recipe = recipe.get(key) if isinstance(recipe, Mapping) else None
+    if not isinstance(recipe, Mapping):
+        return values
+    for own, other, nothing in (("per_class", "lines", []), ("lines", "per_class", None)):
+        if recipe.get(own) and other not in recipe:
+            return _put(values, [*_RECIPE, other], nothing, RunSettings)
+    return values
 
 
 def _section(section: type[BaseModel] | None, key: object) -> type[BaseModel] | None:

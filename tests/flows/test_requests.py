@@ -55,6 +55,41 @@ def test_a_corrected_recipe_does_not_bring_the_typo_back(workspace: Workspace) -
     assert settings.generate.lesions.per_class == {"cyst": 4}
 
 
+LINES = "generate.lesions.lines=[{lesion_class: cyst, count: 3}]"
+
+
+@pytest.mark.parametrize(
+    ("said", "per_class", "lines"),
+    [
+        (("generate.lesions.per_class=7",), 7, 0),
+        (("generate.lesions.per_class={ring: 7}",), {"ring": 7}, 0),
+        (("generate.lesions.per_class.ring=7",), {"ring": 7}, 0),
+        (("generate.lesions={per_class: 7}",), 7, 0),
+        (("generate.lesions.seed=7",), None, 1),
+    ],
+)
+def test_a_recipe_by_class_takes_the_place_of_remembered_lines(
+    workspace: Workspace, said: tuple[str, ...], per_class: object, lines: int
+) -> None:
+    settings, _ = load_settings(Options(workspace.root, overrides=(LINES,)))
+    with remembered(workspace, settings):
+        pass
+    recipe = load_settings(Options(workspace.root, overrides=said))[0].generate.lesions
+    assert (recipe.per_class, len(recipe.lines)) == (per_class, lines)
+
+
+def test_lines_take_the_place_of_a_remembered_recipe_by_class(workspace: Workspace) -> None:
+    with remembered(workspace, RunSettings()):
+        pass
+    recipe = load_settings(Options(workspace.root, overrides=(LINES,)))[0].generate.lesions
+    assert (recipe.per_class, len(recipe.lines)) == (None, 1)
+
+
+def test_both_recipes_in_one_command_are_refused(workspace: Workspace) -> None:
+    with pytest.raises(SettingsError, match="either per_class or lines"):
+        load_settings(Options(workspace.root, overrides=(LINES, "generate.lesions.per_class=7")))
+
+
 def test_a_risk_is_accepted_for_one_command_alone(workspace: Workspace) -> None:
     asked = ("seed=13", 'generate.mr_to_ct.accept_risk="a study on phantoms"')
     settings, _ = load_settings(Options(workspace.root, overrides=asked))
