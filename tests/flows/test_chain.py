@@ -114,13 +114,18 @@ def test_a_recipe_with_an_unknown_class_is_refused_before_training(
         stage="prepare_lesions", key="k", folder="p", content_sha256="c", facts={"classes": ["cyst", "mass"]}
     )
 
-    def take(recipe: dict[str, int]) -> StageRecord:
-        settings = RunSettings.model_validate({"generate": {"lesions": {"per_class": recipe}}})
+    def take(recipe: dict[str, int], *, by_line: bool = False) -> StageRecord:
+        lines = [{"lesion_class": name, "count": count} for name, count in recipe.items()]
+        settings = RunSettings.model_validate(
+            {"generate": {"lesions": {"lines": lines} if by_line else {"per_class": recipe}}}
+        )
         return Chain(Call(workspace, settings), {"prepare_lesions": prepared}).take("train_lesions")
 
     with pytest.raises(InputError, match="cist") as caught:
         take({"cist": 4})
     assert caught.value.allowed == "cyst, mass"
+    with pytest.raises(InputError, match="cist"):
+        take({"cyst": 4, "cist": 4}, by_line=True)
     assert not trained
     take({"cyst": 4})
     assert len(trained) == 1
