@@ -92,7 +92,8 @@ FIGURES: Mapping[str, Figure] = {
     "likeness": Figure("correlation with the mean training scan inside the body", 0.2, "low", "", "fisher"),
     "orientation": Figure("lead of the way it lies over the best turned one, in Fisher's z", 0.12, "low", floor=-0.2),
 }
-"""What scans are judged by; priors were read off phantoms and real heads of several scanners, none of them a test."""
+"""What scans are judged by; priors were read off phantoms and real heads of several scanners, the real heads being
+those that the benchmark judges too."""
 
 
 class ScopeGroup(BaseModel):
