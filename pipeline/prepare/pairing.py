@@ -80,10 +80,10 @@ class Pairing:
         own = [ct for ct in self._ct_rows if ct["subject_id"] == row["subject_id"]]
         if self._settings.registration == "none":
             for ct in own:
-                if self._settings.pair_by == "subject" or _same_frame(row, ct):
+                if self._settings.pair_by == "subject" or same_frame(row, ct):
                     return ct, prepare_ct_volume(self._catalog, ct, self._settings, grid)
             return None
-        for ct in sorted(own, key=lambda ct: not _same_frame(row, ct)):
+        for ct in sorted(own, key=lambda ct: not same_frame(row, ct)):
             attempt = self._attempt(row, ct, mr, grid)
             self._record(row, attempt)
             if attempt.transform is not None and not attempt.check.failures:
@@ -104,7 +104,7 @@ class Pairing:
     def _attempt(
         self, row: Mapping[str, Any], ct_row: Mapping[str, Any], mr: PreparedVolume, grid: Geometry
     ) -> Attempt:
-        fixed, moving, same = mr_side(mr, grid), ct_side(self._catalog, ct_row), _same_frame(row, ct_row)
+        fixed, moving, same = mr_side(mr, grid), ct_side(self._catalog, ct_row), same_frame(row, ct_row)
         thin = min(*fixed.grid.shape, *moving.grid.shape)
         if thin < _FEWEST_VOXELS:
             return _ended(ct_row, same, f"{thin} voxels along an axis (at least {_FEWEST_VOXELS})")
@@ -148,7 +148,8 @@ def ct_side(catalog: Catalog, row: Mapping[str, Any]) -> Side:
     return Side(np.where(body, np.clip(hu, HU_LOW, HU_HIGH), AIR_HU).astype(np.float32), grid, body)
 
 
-def _same_frame(mr: Mapping[str, Any], ct: Mapping[str, Any]) -> bool:
+def same_frame(mr: Mapping[str, Any], ct: Mapping[str, Any]) -> bool:
+    """Whether two rows of the catalog lie in one known frame of reference."""
     frame = mr["frame_of_reference_uid"]
     return frame is not None and bool(ct["frame_of_reference_uid"] == frame)
 

@@ -13,11 +13,18 @@ _OBJECTIVES: Mapping[str, str] = {
     "wasserstein": "the Wasserstein objective (Arjovsky 2017)",
     "relativistic": "the relativistic objective (Jolicoeur-Martineau 2018; Huang 2024)",
 }
-_GENERATORS: Mapping[str, str] = {"unet": "U-Net", "resnet": "ResNet"}
+_GENERATORS: Mapping[str, str] = {
+    "unet": "U-Net",
+    "resnet": "ResNet",
+    "light": "light (half resolution and below)",
+    "resnet_2017": "ResNet (as published, with transposed convolutions and tanh)",
+}
 _SUPERVISION: Mapping[str, str] = {
     "unpaired": "unpaired: no MR was ever shown together with the CT of the same subject",
     "paired": "paired: the distance to the registered CT of the same subject was part of the loss",
     "mixed": "mixed: the distance to a registered CT was part of the loss where a subject has one",
+    "registered": "registered: translations were bent onto imperfect partners by a network trained beside (Kong 2021) "
+    "before the distance was taken",
 }
 
 
@@ -95,6 +102,7 @@ def cyclegan_sentences(train: TrainMRToCTSettings) -> str:
         else f", paired {train.lambda_paired:g} ({train.outside_weight:g} of it outside the body)"
     )
     coordinates = " Networks were told the position in the body." if train.coordinates else ""
+    extras = "".join(f" {text} {value:g}." for text, value in _translation_extras(train) if value)
     return (
         f"A CycleGAN (Zhu 2017) with {_GENERATORS[train.generator]} generators was trained on "
         f"{grouped_text(train.images)} patches of {train.patch_px} × {train.patch_px} pixels, {depth} at a time, "
@@ -104,8 +112,29 @@ def cyclegan_sentences(train: TrainMRToCTSettings) -> str:
         f"{train.learning_rate:g} falls to zero over the last {percent(1 - train.decay_from)} of training, in "
         f"batches of {train.batch_size}, Adam with β = {train.betas}. Widths: {train.width} and "
         f"{train.discriminator_width} channels; discriminators saw a pool of {train.pool_size} earlier images."
-        f"{coordinates}{_loop_sentences(train)}"
+        f"{coordinates}{extras}{_loop_sentences(train)}"
     )
+
+
+def _translation_extras(train: TrainMRToCTSettings) -> list[tuple[str, float]]:
+    """What a translator's training adds to the paper's terms, where it does."""
+    registered = train.supervision == "registered"
+    resnet = train.generator.startswith("resnet")
+    return [
+        ("Residual blocks:", train.blocks if resnet else 0),
+        ("PatchGANs at scales:", train.discriminator_scales if train.discriminator_scales > 1 else 0),
+        ("R1 penalty on the discriminators, weight", train.penalty),
+        ("Discriminator weights clipped to", train.weight_clip),
+        ("Roughness of deformations, weight", train.lambda_smooth if registered else 0),
+        ("Distance to a guess of the CT made from other subjects' CTs, weight", train.lambda_weak),
+        ("Dice of bone, weight", train.lambda_bone),
+        ("Edges that the MR does not have (Hiasa 2018), weight", train.lambda_gradient),
+        ("Difference of MIND descriptors (Heinrich 2012), weight", train.lambda_mind),
+        ("Anything but air outside the body, weight", train.lambda_body),
+        ("Images before the adversarial, cycle and identity terms began:", train.warm_images),
+        ("Random bends, rotations and scales, strength", train.augment_shape),
+        ("Random contrast, gain and noise of the MR, strength", train.augment_look),
+    ]
 
 
 def _spectral(train: TrainLesionsSettings) -> str:

@@ -34,7 +34,7 @@ PROFILE = {
     "AlgorithmFamilyCodeSequence AlgorithmVersion AlgorithmName SamplesPerPixel PhotometricInterpretation Rows Columns "
     "PixelSpacing BitsAllocated BitsStored HighBit PixelRepresentation RecognizableVisualFeatures "
     "LongitudinalTemporalInformationModified WindowCenter WindowWidth RescaleIntercept RescaleSlope RescaleType "
-    "PixelData",
+    "PixelData SpatialLocationsPreserved",
 }
 """Attributes that are written → what the profile asks for."""
 ACTION = {keyword: action for action, keywords in PROFILE.items() for keyword in keywords.split()}

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.prepare.mr_to_ct import _partner
+from pipeline.prepare.pairing import same_frame
 from pipeline.scan_io import write_nifti
-from pipeline.settings import PrepareMRToCTSettings
 
 LABELS = {"background": 0, "edema": 1, "enhancing tumor": 2}
 
@@ -77,9 +76,8 @@ def test_mr_and_ct_channels_of_a_case_are_registered(inputs, run_ingest):
     _set(inputs, {"a": _labels(1), "b": _labels(1)}, channels=("MRI", "CT"))
     rows = run_ingest().catalog.series.to_dicts()
     for mr in (row for row in rows if row["modality"] == "MR"):
-        partner = _partner(mr, [row for row in rows if row["modality"] == "CT"], PrepareMRToCTSettings())
-        assert partner is not None
-        assert partner["frame_of_reference_uid"] == mr["frame_of_reference_uid"]
+        partners = [row for row in rows if row["modality"] == "CT" and same_frame(mr, row)]
+        assert [row["subject_id"] for row in partners] == [mr["subject_id"]]
     assert len({row["frame_of_reference_uid"] for row in rows}) == 2
 
 

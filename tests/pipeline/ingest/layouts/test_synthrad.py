@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import nibabel as nib
@@ -6,9 +7,8 @@ import pytest
 import SimpleITK
 
 from pipeline.errors import InputError
-from pipeline.prepare.mr_to_ct import _partner
+from pipeline.prepare.pairing import same_frame
 from pipeline.scan_io import write_nifti
-from pipeline.settings import PrepareMRToCTSettings
 
 
 def _write(inputs, name, seed, affine=None, shape=(12, 10, 4)):
@@ -37,9 +37,9 @@ def test_mr_and_ct_of_a_folder_are_paired_by_their_frame_of_reference_and_by_no_
     assert facts["subject_source"] == ["case"]
     rows = result.catalog.series.to_dicts()
     partners = [
-        (mr, _partner(mr, [row for row in rows if row["modality"] == "CT"], PrepareMRToCTSettings()))
-        for mr in rows
-        if mr["modality"] == "MR"
+        (mr, ct)
+        for mr, ct in itertools.product(rows, rows)
+        if (mr["modality"], ct["modality"]) == ("MR", "CT") and same_frame(mr, ct)
     ]
     paired = {
         tuple(
