@@ -12,6 +12,7 @@ import mmap
 import os
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.reduction import DupFd
 from typing import Any
 
@@ -26,6 +27,9 @@ ARENAS = 3
 
 NONE = (1 << 64) - 1
 """In a message: no area, or bytes that follow in the message itself."""
+
+_POPULATE_READ, _POPULATE_WRITE = 22, 23
+"""madvise(2), Linux 5.14 and later: enter the pages of a range at once, not with a fault each."""
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
@@ -42,6 +46,7 @@ class Arenas:
         self._memory = [mmap.mmap(descriptor, ARENA_BYTES) for descriptor in self.descriptors.numbers]
         self._lent = [False] * ARENAS
         self._held = [0] * ARENAS
+        self._entered = [0] * ARENAS
 
     def lend(self) -> int:
         """Number of a free area, or `NONE`; it counts as lent until `settle`."""
@@ -59,6 +64,10 @@ class Arenas:
         """
         if not 0 <= number < ARENAS or place > ARENA_BYTES or size > ARENA_BYTES - place:
             raise ValueError("bytes outside of the area")
+        start, end = max(place, self._entered[number]), place + size
+        if end > start:
+            _populate(self._memory[number], start, end - start, _POPULATE_READ)
+            self._entered[number] = end
         content = np.frombuffer(self._memory[number], np.uint8, size, place)
         self._held[number] += 1
         weakref.finalize(content, self._release, number).atexit = False
@@ -143,10 +152,18 @@ class LentArenas:
         memory = self._memory.pop(self._number, None)
         if memory is None or len(memory) < size:
             memory = mmap.mmap(self._descriptors[self._number], size)
+            _populate(memory, 0, size, _POPULATE_WRITE)
         if sum(map(len, self._memory.values())) + len(memory) > ARENA_BYTES:
             self._memory.clear()
         self._memory[self._number] = memory
         return memory
+
+
+def _populate(memory: mmap.mmap, place: int, size: int, advice: int) -> None:
+    """Enter pages ahead where the kernel can; without it they fault in one by one, with the same content."""
+    start = place - place % mmap.PAGESIZE
+    with suppress(OSError):
+        memory.madvise(advice, start, place + size - start)
 
 
 def _address(content: Any) -> int:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import QuarantineError
+from pipeline.ingest.dicom_volumes import volumes
 from pipeline.ingest.found import Reading
 from pipeline.ingest.isolated import parse_each
 from pipeline.ingest.readings import Question
-from pipeline.ingest.scan_parsers import Paths, read_headers, read_planned_volume
+from pipeline.ingest.scan_parsers import Paths, read_headers
 from pipeline.ingest.source_tree import SourceFile
-from pipeline.safe_parse import Outcome, parse_all
+from pipeline.safe_parse import Outcome
 from pipeline.scan_io import Scan
 from pipeline.scan_io.dicom.grouping import group_headers
 from pipeline.scan_io.dicom.header import DicomHeader
@@ -53,8 +54,8 @@ class DicomReading:
                 headers.append((outcome.task, outcome.result))
         settings = self.reading.settings
         grouping = group_headers(headers, DicomPolicy(settings.gantry_tilt, settings.derived))
-        places = {file.path: file for file in self.files}
-        self.structures += [places[path] for path, _ in grouping.structures]
+        structures = {str(path) for path, _ in grouping.structures}
+        self.structures += [file for file in self.files if file.location in structures]
         for refused in grouping.refused:
             yield Outcome(refused.paths, None, refused.error)
         yield from self._volumes(grouping.plans)
@@ -80,7 +81,7 @@ def headers_of(reading: Reading, files: Sequence[SourceFile]) -> Iterator[Outcom
 def volumes_of(reading: Reading, plans: Sequence[VolumePlan]) -> Iterator[Outcome[VolumePlan, Scan]]:
     """Volume of every plan, in order."""
     question: Question[VolumePlan] = Question("series", _PARSERS, lambda plan: plan.paths, _asked)
-    return reading.outcomes(question, plans, lambda some: parse_all(read_planned_volume, some, reading.limits))
+    return reading.outcomes(question, plans, lambda some: volumes(some, reading.limits))
 
 
 def _asked(plan: VolumePlan) -> list[Any]:

@@ -15,8 +15,25 @@ from pipeline.scan_io.dicom.header import DicomHeader, FrameHeader
 _INT16 = np.iinfo(np.int16)
 
 
+def is_plain(header: DicomHeader, frame: FrameHeader, modality: str) -> bool:
+    """Whether a slice needs no more than shifts and the addition of a whole number, as far as its header tells."""
+    pixels, intercept = header.pixels, frame.intercept or 0.0
+    return (
+        pixels is not None
+        and header.pixel_offset is not None
+        and pixels.bits_allocated == 16
+        and pixels.padding is None
+        and not (pixels.inverted and modality == "MR")
+        and frame.tile < 0
+        and not frame.lookup
+        and frame.slope in (None, 0.0, 1.0)
+        and intercept.is_integer()
+        and abs(intercept) <= _INT16.max
+    )
+
+
 def read_direct(path: Path, header: DicomHeader, frame: FrameHeader, modality: str, target: NDArray[np.int16]) -> bool:
-    """Read a slice where that needs no more than shifts and the addition of a whole number.
+    """Read a plain slice.
 
     Args:
         path: the file.
@@ -29,23 +46,12 @@ def read_direct(path: Path, header: DicomHeader, frame: FrameHeader, modality: s
         Whether ``target`` holds the values.
     """
     pixels, intercept = header.pixels, frame.intercept or 0.0
-    simple = (
-        pixels is not None
-        and header.pixel_offset is not None
-        and pixels.bits_allocated == 16
-        and pixels.padding is None
-        and not (pixels.inverted and modality == "MR")
-        and frame.tile < 0
-        and not frame.lookup
-        and frame.slope in (None, 0.0, 1.0)
-        and intercept.is_integer()
-        and abs(intercept) <= _INT16.max
-        and target.shape == (pixels.rows, pixels.columns)
-    )
-    if not simple:
+    if not is_plain(header, frame, modality):
         return False
     assert pixels is not None  # noqa: S101  # as just seen
     assert header.pixel_offset is not None  # noqa: S101
+    if target.shape != (pixels.rows, pixels.columns):
+        return False
     if not _fill(path, header.pixel_offset + frame.frame * target.nbytes, target):
         return False
     values: NDArray[Any] = target.view(np.dtype("<i2" if pixels.signed else "<u2"))

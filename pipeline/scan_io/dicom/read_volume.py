@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import QuarantineError
 from pipeline.geometry import Geometry
-from pipeline.scan_io.dicom.direct import read_direct
+from pipeline.scan_io.dicom.direct import is_plain, read_direct
 from pipeline.scan_io.dicom.modality import modality_values
 from pipeline.scan_io.dicom.pixels import FrameSource, Pixels
 from pipeline.scan_io.dicom.stacking import Stack, stack
@@ -48,15 +48,8 @@ def read_volume(plan: VolumePlan, empty: Empty = np.empty) -> Scan:
         DamagedFileError: a file cannot be read or decoded.
         QuarantineError: DUPLICATE_POSITION, and what `stack` refuses.
     """
-    first = plan.headers[plan.frames[0].file]
-    modality = first.modality
-    grid = stack(
-        [planned.frame for planned in plan.frames],
-        modality,
-        first.slice_distance_mm,
-        first.gantry_tilt_degrees,
-        plan.gantry_tilt == "correct",
-    )
+    modality = plan.headers[plan.frames[0].file].modality
+    grid = _stacked(plan)
     source = FrameSource()
     volume: _Voxels | None = None
     for number, copies in enumerate(grid.slices):
@@ -73,6 +66,47 @@ def read_volume(plan: VolumePlan, empty: Empty = np.empty) -> Scan:
     assert volume is not None  # noqa: S101  # a plan has frames
     voxels = volume.array.transpose(2, 1, 0)
     return Scan(voxels, Geometry(voxels.shape, grid.affine), modality, _facts(plan, grid))
+
+
+def may_be_plain(plan: VolumePlan) -> bool:
+    """Whether `read_plain_volume` has a chance, as far as the headers tell."""
+    modality = plan.headers[plan.frames[0].file].modality
+    return all(is_plain(plan.headers[planned.file], planned.frame, modality) for planned in plan.frames)
+
+
+def read_plain_volume(plan: VolumePlan, empty: Empty = np.empty) -> Scan | None:
+    """Read a volume whose pixels only need to be copied; nothing of its files is parsed.
+
+    Args:
+        plan: what belongs to the volume.
+        empty: makes the array that the volume is read into.
+
+    Returns:
+        What `read_volume` returns; None where that may differ: a slice is not plain, is damaged or repeated, the gantry
+        was tilted, or the slices make no volume.
+    """
+    first = plan.headers[plan.frames[0].file]
+    try:
+        grid = _stacked(plan)
+    except QuarantineError:
+        return None
+    if grid.shear is not None or first.pixels is None or any(len(copies) > 1 for copies in grid.slices):
+        return None
+    array = empty((len(grid.slices), first.pixels.rows, first.pixels.columns), np.int16)
+    for target, (number,) in zip(array, grid.slices, strict=True):
+        planned = plan.frames[number]
+        path, header = plan.paths[planned.file], plan.headers[planned.file]
+        if not read_direct(path, header, planned.frame, first.modality, target):
+            return None
+    voxels = array.transpose(2, 1, 0)
+    return Scan(voxels, Geometry(voxels.shape, grid.affine), first.modality, _facts(plan, grid))
+
+
+def _stacked(plan: VolumePlan) -> Stack:
+    first = plan.headers[plan.frames[0].file]
+    frames = [planned.frame for planned in plan.frames]
+    correct = plan.gantry_tilt == "correct"
+    return stack(frames, first.modality, first.slice_distance_mm, first.gantry_tilt_degrees, correct)
 
 
 def _slice(plan: VolumePlan, copies: list[PlannedFrame], source: FrameSource, modality: str) -> NDArray[Any]:
