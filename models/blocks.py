@@ -94,6 +94,50 @@ class ResidualBlock(nn.Module):
         return result
 
 
+class FromImage(nn.Conv2d):
+    """A convolution of images, which have few channels: its kernels are slow for these on a CPU.
+
+    While it learns there, it gathers the patches and multiplies them with the weights: the same sums in another order.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in, H, W) → (N, out, H', W')."""
+        if not (_on_cpu(input) and torch.is_grad_enabled()):
+            return super().forward(input)
+        patches = F.unfold(input, self.kernel_size, padding=self._border, stride=self.stride)
+        rows = (input.shape[2] + 2 * self._border[0] - self.kernel_size[0]) // self.stride[0] + 1
+        patches = patches.view(*patches.shape[:2], rows, -1).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(patches, self.weight.flatten(1)[:, :, None, None], self.bias)
+
+    @property
+    def _border(self) -> tuple[int, int]:
+        assert not isinstance(self.padding, str)  # noqa: S101 - our networks name pixels
+        return int(self.padding[0]), int(self.padding[1])
+
+
+class ToImage(nn.ConvTranspose2d):
+    """A doubling transposed convolution (kernel 4, stride 2, padding 1) to few channels: see `FromImage`.
+
+    (N, in, H, W) → (N, out, 2 H, 2 W).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 4, stride=2, padding=1)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Double."""
+        if not (_on_cpu(input) and self.training):
+            return super().forward(input, output_size)
+        sides = (2 * input.shape[2], 2 * input.shape[3])
+        patches = F.conv2d(input, self.weight.flatten(1).t()[:, :, None, None]).float()
+        images = F.fold(patches.flatten(2), sides, 4, padding=1, stride=2)
+        return images if self.bias is None else images + self.bias[:, None, None]
+
+
+def _on_cpu(images: Tensor) -> bool:
+    return images.device.type == "cpu" and not torch.compiler.is_exporting()
+
+
 class ConditionalBatchNorm(nn.Module):
     """Batch normalization whose gain and offset depend on the class (de Vries 2017): γ_c (x − μ) / σ + β_c.
 
@@ -203,5 +247,5 @@ def consecutive(channels: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def leaky_relu(features: Tensor) -> Tensor:
-    """LeakyReLU of slope 0.2, the DCGAN discriminator's (Radford 2016)."""
-    return F.leaky_relu(features, 0.2)
+    """LeakyReLU of slope 0.2, the DCGAN discriminator's (Radford 2016), in the memory of its argument."""
+    return F.leaky_relu(features, 0.2, inplace=True)

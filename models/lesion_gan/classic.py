@@ -9,7 +9,7 @@ Osindero 2014). A place to start from and to compare with; `dcgan` is the better
 import torch
 from torch import Tensor, nn
 
-from models.blocks import consecutive, initialize, leaky_relu
+from models.blocks import FromImage, ToImage, consecutive, initialize, leaky_relu
 from models.lesion_gan.generator import SEED_SIDE, doublings
 
 CLASS_SIZE = 16
@@ -52,7 +52,7 @@ class ClassicGenerator(nn.Module):
             for inner, outer in consecutive(features)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for channels in features)
-        self.to_image = nn.ConvTranspose2d(features[-1], image_channels, 4, stride=2, padding=1)
+        self.to_image = ToImage(features[-1], image_channels)
         initialize(self, rng)
         _initialize_classic(self, rng)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -60,9 +60,9 @@ class ClassicGenerator(nn.Module):
     def forward(self, latent: Tensor, classes: Tensor) -> Tensor:
         """(N, latent_size) latent vectors and (N,) classes → (N, image_channels, image_size, image_size) in [−1, 1]."""
         seed = latent if self.classes is None else torch.cat([latent, self.classes(classes)], dim=1)
-        features = torch.relu(self.norms[0](self.seed(seed[:, :, None, None])))
+        features = torch.relu_(self.norms[0](self.seed(seed[:, :, None, None])))
         for up, norm in zip(self.ups, list(self.norms)[1:], strict=True):
-            features = torch.relu(norm(up(features)))
+            features = torch.relu_(norm(up(features)))
         return torch.tanh(self.to_image(features))
 
 
@@ -97,7 +97,7 @@ class ClassicDiscriminator(nn.Module):
         channels += [width * min(8, 2**i) for i in range(doublings(image_size))]
         self.class_images = nn.Embedding(num_classes, image_size**2) if num_classes else None
         self.downs = nn.ModuleList(
-            nn.Conv2d(inner, outer, 4, stride=2, padding=1, bias=index == 0)
+            (nn.Conv2d if index else FromImage)(inner, outer, 4, stride=2, padding=1, bias=index == 0)
             for index, (inner, outer) in enumerate(consecutive(channels))
         )
         # Without running statistics: batch statistics serve in training and while D is frozen, as in the paper.

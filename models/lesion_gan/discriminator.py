@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks import (
+    FromImage,
     MinibatchStandardDeviation,
     consecutive,
     initialize,
@@ -55,7 +56,8 @@ class DCGANDiscriminator(nn.Module):
         self.image_size, self.image_channels, self.num_classes = image_size, image_channels, num_classes
         channels = [image_channels] + [width * min(8, 2**i) for i in range(doublings(image_size))]
         self.downs = nn.ModuleList(
-            nn.Conv2d(inner, outer, 4, stride=2, padding=1) for inner, outer in consecutive(channels)
+            (nn.Conv2d if index else FromImage)(inner, outer, 4, stride=2, padding=1)
+            for index, (inner, outer) in enumerate(consecutive(channels))
         )
         self.batch_spread = MinibatchStandardDeviation()
         self.mix = nn.Conv2d(channels[-1] + 1, channels[-1], 3, padding=1)

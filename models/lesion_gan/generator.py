@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.blocks import ConditionalBatchNorm, ResizeConv, consecutive, initialize
+from models.blocks import ConditionalBatchNorm, ResizeConv, ToImage, consecutive, initialize
 from models.lesion_gan.conditions import AttributeCode, AttributeModulation, classes_of
 from models.rules import broken_rule
 
@@ -80,11 +80,10 @@ class DCGANGenerator(nn.Module):
         steps = doublings(image_size)
         features = [width * min(8, 2**i) for i in reversed(range(steps))]
         self.seed = nn.ConvTranspose2d(latent_size, features[0], SEED_SIDE, bias=False)
-        self.ups = nn.ModuleList(
-            _doubling(inner, outer, upsampling, bias=False) for inner, outer in consecutive(features)
-        )
+        self.ups = nn.ModuleList(_doubling(inner, outer, upsampling) for inner, outer in consecutive(features))
         self.norms = nn.ModuleList(ConditionalBatchNorm(channels, num_classes) for channels in features)
-        self.to_image = _doubling(features[-1], image_channels, upsampling, bias=True)
+        to_image = ToImage if upsampling == "transposed" else ResizeConv
+        self.to_image = to_image(features[-1], image_channels)
         self.attribute_code = AttributeCode(attribute_levels)
         sizes = features if attribute_levels else ()
         self.modulations = nn.ModuleList(AttributeModulation(self.attribute_code.size, size) for size in sizes)
@@ -105,9 +104,9 @@ class DCGANGenerator(nn.Module):
         """
         weights = self.attribute_code(classes) if self.modulations else None
         classes = classes_of(classes)
-        features = torch.relu(self._modulated(0, self.norms[0](self.seed(latent[:, :, None, None]), classes), weights))
+        features = torch.relu_(self._modulated(0, self.norms[0](self.seed(latent[:, :, None, None]), classes), weights))
         for index, (up, norm) in enumerate(zip(self.ups, list(self.norms)[1:], strict=True), 1):
-            features = torch.relu(self._modulated(index, norm(up(features), classes), weights))
+            features = torch.relu_(self._modulated(index, norm(up(features), classes), weights))
         return torch.tanh(self.to_image(features))
 
     def _modulated(self, index: int, features: Tensor, weights: Tensor | None) -> Tensor:
@@ -117,7 +116,7 @@ class DCGANGenerator(nn.Module):
         return result
 
 
-def _doubling(in_channels: int, out_channels: int, upsampling: Upsampling, *, bias: bool) -> nn.Module:
+def _doubling(in_channels: int, out_channels: int, upsampling: Upsampling) -> nn.Module:
     if upsampling == "transposed":
-        return nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
-    return ResizeConv(in_channels, out_channels, bias=bias)
+        return nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
+    return ResizeConv(in_channels, out_channels, bias=False)

@@ -1,5 +1,7 @@
 """Building blocks against torch's own functions, closed forms and each other."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,10 +9,12 @@ from torch import Tensor, nn
 
 from models.blocks import (
     ConditionalBatchNorm,
+    FromImage,
     MinibatchStandardDeviation,
     ReflectConv,
     ResidualBlock,
     ResizeConv,
+    ToImage,
     bounded_output,
     consecutive,
     double,
@@ -160,3 +164,56 @@ def test_spectral_normalization_depends_on_its_generator_alone_and_leaves_the_gl
         torch.rand(7)
         normalize_spectrally(second, torch.Generator().manual_seed(1))
     assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+
+
+class TestLayersOfImages:
+    """Convolutions written as products of patches are the convolutions that they stand for."""
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+    def test_from_image_equals_the_convolution_in_values_and_gradients(self, channels, precision):
+        layer = FromImage(channels, 8, 4, stride=2, padding=1).to(precision)
+        self._compare(layer, torch.nn.Conv2d.forward, (5, channels, 12, 16), precision)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+    def test_to_image_equals_the_transposed_convolution_in_values_and_gradients(self, channels, precision):
+        layer = ToImage(8, channels).to(precision)
+        images = torch.ones(2, 8, 3, 5, dtype=precision)
+        if precision == torch.float64:  # a trained network samples with the plain layer
+            assert torch.equal(layer.eval()(images), torch.nn.ConvTranspose2d.forward(layer, images))
+            return
+        self._compare(layer, torch.nn.ConvTranspose2d.forward, (5, 8, 6, 9), precision)
+
+    @staticmethod
+    def _compare(layer, plain, shape, precision):
+        images = torch.randn(shape, dtype=precision, generator=torch.Generator().manual_seed(3)).requires_grad_()
+        wanted = [images, *layer.parameters()]
+        ours, theirs = layer(images), plain(layer, images)
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        for our, their in zip(
+            torch.autograd.grad((ours**2).sum(), wanted), torch.autograd.grad((theirs**2).sum(), wanted), strict=True
+        ):
+            torch.testing.assert_close(our, their, rtol=1e-4, atol=1e-4)
+
+    def test_penalties_of_gradients_reach_the_weights(self):
+        layer = FromImage(1, 4, 4, stride=2, padding=1).double()
+        images = torch.randn(2, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+
+        def penalty(forward):
+            (gradient,) = torch.autograd.grad((forward(images) ** 3).sum(), images, create_graph=True)
+            return torch.autograd.grad((gradient**2).sum(), layer.weight)[0]
+
+        torch.testing.assert_close(penalty(layer), penalty(lambda x: torch.nn.Conv2d.forward(layer, x)))
+
+    def test_a_spectral_norm_takes_one_power_iteration_a_pass(self):
+        network = torch.nn.Sequential(FromImage(1, 4, 4, stride=2, padding=1))
+        normalize_spectrally(network, torch.Generator().manual_seed(0))
+        twin = deepcopy(network)
+        images = torch.randn(2, 1, 8, 8)
+        network(images)
+        torch.nn.Conv2d.forward(twin[0], images)
+        state, other = network.state_dict(), twin.state_dict()
+        for name in state:
+            torch.testing.assert_close(state[name], other[name])
