@@ -54,6 +54,7 @@ def test_training_and_evaluation_give_the_same_images_and_copies_too() -> None:
     assert torch.equal(images, deepcopy(network)(latent, classes))
     other = VirtualBatchGenerator(32, seeded(9), reference_size=6, num_classes=2, latent_size=8, width=4)
     other.load_state_dict(network.state_dict())
+    other.eval()
     assert torch.equal(images, other(latent, classes))
 
 
