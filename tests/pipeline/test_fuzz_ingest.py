@@ -20,6 +20,7 @@ import pytest
 from pydicom.sr.codedict import codes
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
+from pipeline.ingest.dicom_volumes import volumes
 from pipeline.ingest.isolated import parse_each
 from pipeline.ingest.nifti_parsers import ImageTask, read_image_file
 from pipeline.ingest.scan_parsers import read_headers, read_planned_volume
@@ -183,7 +184,7 @@ def _read_all(paths):
             structures.append(outcome.task)
         else:
             tally.outcomes[grouping.refused[0].error.reason] += 1
-    tally.all(parse_all(read_planned_volume, plans, LIMITS), Scan)
+    tally.all(volumes(plans, LIMITS), Scan)
     drawn = [DrawTask(path, (IMAGE,), True, {"*": "lesion"}) for path in structures]
     tally.all(parse_all(draw_structures, drawn, LIMITS), Drawn)
     assert all(outcome.result or outcome.refusal for outcome in parse_all(read_references, structures, LIMITS))
