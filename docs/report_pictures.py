@@ -26,12 +26,13 @@ _FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
+    "--virtual-time-budget=10000",
 ]
 _ALONE = "nav, header, footer, .use, .skip { display: none } .frame { display: block; padding-top: 1.25rem }"
 PICTURES = {
     "report.png": "section:not(#summary), footer { display: none }",
-    "report-lesions.png": f"{_ALONE} section:not(#lesions), .pair ~ :not(.pair) {{ display: none }}",
-    "report-pseudo-ct.png": f"{_ALONE} section:not(#pseudo-ct), .case ~ *, .stills {{ display: none }}",
+    "report-lesions.png": f"{_ALONE} section:not(#lesions), section > :not(h2, .pair) {{ display: none }}",
+    "report-pseudo-ct.png": f"{_ALONE} section:not(#pseudo-ct), section > :not(h2, .case), .case ~ .case, .stills {{ display: none }}",
 }
 """Styles that leave one part of the report on the page: the summary; the lesions; one case's slice viewer."""
 
