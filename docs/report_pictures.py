@@ -32,7 +32,8 @@ _ALONE = "nav, header, footer, .use, .skip { display: none } .frame { display: b
 PICTURES = {
     "report.png": "section:not(#summary), footer { display: none }",
     "report-lesions.png": f"{_ALONE} section:not(#lesions), section > :not(h2, .pair) {{ display: none }}",
-    "report-pseudo-ct.png": f"{_ALONE} section:not(#pseudo-ct), section > :not(h2, .case), .case ~ .case, .stills {{ display: none }}",
+    "report-pseudo-ct.png": f"{_ALONE} section:not(#pseudo-ct), section > :not(h2, .case), .case ~ .case, .stills"
+    " { display: none }",
 }
 """Styles that leave one part of the report on the page: the summary; the lesions; one case's slice viewer."""
 
