@@ -18,9 +18,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.failures import OrchestrationError
+from flows.imports import without_collections
 from flows.prefect_environment import STARTUP_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from uvicorn import Server
 
 _HOST = "127.0.0.1"
 _STOP_TIMEOUT_S = 10.0
@@ -112,21 +117,28 @@ def main() -> None:
     if pages:
         os.environ["PREFECT_SERVER_UI_API_URL"] = f"http://{_HOST}:{listener.getsockname()[1]}/api"
         os.environ["PREFECT_UI_STATIC_DIRECTORY"] = str(Path(os.environ["PREFECT_HOME"]) / "pages")
-    import uvicorn
-    from prefect.server.api.server import create_app
+    at_work: list[Server] = []
+    threading.Thread(target=_leave_with_parent, args=(at_work,), daemon=True).start()
+    with without_collections():
+        import uvicorn
+        from prefect.server.api.server import create_app
 
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(ephemeral=not pages, final=True), log_level="error", lifespan="on")
-    )
+        server = uvicorn.Server(
+            uvicorn.Config(create_app(ephemeral=not pages, final=True), log_level="error", lifespan="on")
+        )
+    at_work.append(server)
+    server.run(sockets=[listener])
+    sys.stderr.flush()
+    os._exit(0)  # all is in the database; taking some thousand modules apart would keep the command waiting
 
-    def leave_with_parent() -> None:
-        sys.stdin.buffer.read()
+
+def _leave_with_parent(at_work: "list[Server]") -> None:
+    """When standard input closes, let the server end its requests; leave at once where it does not serve yet."""
+    sys.stdin.buffer.read()
+    for server in at_work:
         server.should_exit = True
         time.sleep(_STOP_TIMEOUT_S / 2)
-        os._exit(0)  # a connection that will not close must not keep an orphan alive
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    server.run(sockets=[listener])
+    os._exit(0)  # a connection that will not close must not keep an orphan alive
 
 
 if __name__ == "__main__":

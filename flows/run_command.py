@@ -10,6 +10,7 @@ from rich.console import Console
 from flows.chain import Call
 from flows.embedded_server import EmbeddedServer
 from flows.failures import OrchestrationError, Terminated
+from flows.imports import without_collections
 from flows.live_run import LiveRun, enrolled
 from flows.prefect_environment import settle
 from flows.progress import display_for
@@ -71,10 +72,10 @@ def _through_prefect(run: LiveRun, console: Console, server: EmbeddedServer | No
     """Run the flow; a step's own exception comes out as it was raised, whatever Prefect made of it."""
     if server is not None:
         os.environ["PREFECT_API_URL"] = server.wait()
-    from prefect.exceptions import TerminationSignal
+    with without_collections():
+        from prefect.exceptions import TerminationSignal
 
-    from flows.augment import augment
-
+        from flows.augment import augment
     with enrolled(run) as token:
         try:
             augment(token)

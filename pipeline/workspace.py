@@ -15,16 +15,19 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from pipeline.errors import WorkspaceBusyError, WorkspaceError
 from pipeline.files import PARTIAL_SUFFIX, read_json, write_bytes, write_json
 
 FORMAT_VERSION = 1
 _KEY_BYTES = 32
+_NOTE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,23 +104,22 @@ class Workspace:
         Raises:
             WorkspaceBusyError: another run holds it.
         """
-        path = self.root / "lock"
-        with path.open("a+", encoding="utf-8") as stream:
+        with (self.root / "lock").open("a+", encoding="utf-8") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                stream.seek(0)
                 raise WorkspaceBusyError(
                     "One run at a time may write to a workspace.",
-                    found=f"in use by {stream.read().strip() or 'another process'}",
+                    found=f"in use by {_holder(stream) or 'another process'}",
                     allowed="a workspace that no other run holds",
-                    change="Wait for that run, or give another --workspace.",
+                    change="Wait for that run, or give another --workspace; `scanloom status` shows what it does.",
                 ) from None
-            stream.seek(0)
-            stream.truncate()
-            stream.write(f"process {os.getpid()}")
-            stream.flush()
-            yield
+            _note(stream, f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # a full disk must not hide what ended the run
+                    _note(stream, "")
 
     def _check_version(self) -> None:
         path = self.root / "workspace.json"
@@ -153,3 +155,33 @@ class Workspace:
             key_path.chmod(0o600)
         if not os.access(self.root, os.W_OK):
             raise PermissionError(13, "Permission denied", str(self.root))
+
+
+def _note(stream: IO[str], text: str) -> None:
+    stream.seek(0)
+    stream.truncate()
+    stream.write(text)
+    stream.flush()
+
+
+def _holder(stream: IO[str]) -> str:
+    """Who noted in the lock that it holds it; a process that took it this moment needs one more to say so."""
+    give_up = time.monotonic() + _NOTE_S
+    while True:
+        stream.seek(0)
+        noted = stream.read().strip()
+        if _living(noted) or time.monotonic() > give_up:
+            return noted
+        time.sleep(0.01)
+
+
+def _living(noted: str) -> bool:
+    """Whether a note names a process that lives, unlike one that a killed process left behind."""
+    number = noted.removeprefix("process ").partition(" ")[0]
+    try:
+        os.kill(int(number), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True

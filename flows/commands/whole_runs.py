@@ -16,6 +16,7 @@ from flows.commands.options import (
     options_of,
 )
 from flows.failures import reported
+from flows.imports import without_collections
 from flows.words import DEFAULT_WORKSPACE
 
 commands = typer.Typer()
@@ -32,8 +33,9 @@ def demo(
 ) -> None:
     """Show the whole thing on digital phantoms: DICOM and NIfTI in, both GANs trained, report out; some minutes."""
     with reported(debug):
-        from flows.demo_input import PHANTOM_KEY, demo_input
-        from flows.run_command import run_all
+        with without_collections():
+            from flows.demo_input import PHANTOM_KEY, demo_input
+            from flows.run_command import run_all
 
         options = options_of(workspace, config, overrides, device, debug)
         terminal = console()
@@ -56,7 +58,8 @@ def run(
 ) -> None:
     """Take every step from scans to report as one Prefect flow. What is done already is found, not made again."""
     with reported(debug):
-        from flows.run_command import run_all
+        with without_collections():
+            from flows.run_command import run_all
 
         options = options_of(workspace, config, overrides, device, debug)
         run_all(options, input_folder, console(), fresh=not resume)

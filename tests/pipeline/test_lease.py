@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -26,6 +28,40 @@ with held(workspace, "run", flow_run="f", slot="s"):
     Ledger(workspace.ledger_path).start("ingest", "k", {"input": "x"}, "ingest/k")
     print("holding", flush=True)
     sys.stdin.read()
+"""
+
+_PAIRS = """
+import json, multiprocessing, sys
+from pathlib import Path
+from pipeline.errors import WorkspaceBusyError
+from pipeline.lease import held
+from pipeline.ledger import Ledger
+from pipeline.workspace import Workspace
+fork = multiprocessing.get_context("fork")
+
+def compete(root, barrier, done, told):
+    workspace = Workspace.open(root)
+    barrier.wait()
+    try:
+        with held(workspace, "run"):
+            row = Ledger(workspace.ledger_path).start("ingest", "k", {})
+            done.wait()  # until the other was refused
+            Ledger(workspace.ledger_path).complete(row, "f" * 64, 0.0, 0.0)
+        told.put(["won", multiprocessing.current_process().pid, ""])
+    except WorkspaceBusyError as error:
+        told.put(["refused", multiprocessing.current_process().pid, str(error)])
+        done.set()
+
+outcomes = []
+for _ in range(int(sys.argv[2])):
+    barrier, done, told = fork.Barrier(2), fork.Event(), fork.Queue()
+    pair = [fork.Process(target=compete, args=(Path(sys.argv[1]), barrier, done, told)) for _ in range(2)]
+    for process in pair:
+        process.start()
+    outcomes.append(sorted(told.get(timeout=60) for _ in pair))
+    for process in pair:
+        process.join()
+print(json.dumps(outcomes))
 """
 
 
@@ -71,6 +107,21 @@ def test_of_two_runs_one_wins_and_the_other_says_who(workspace):
     with held(workspace, "run"):
         pass
     assert [lease.outcome for lease in leases(Ledger(workspace.ledger_path))] == ["completed", "completed"]
+
+
+def test_of_twenty_pairs_at_once_one_wins_and_the_other_is_told_who_since_when_and_what_to_do(workspace):
+    call = [sys.executable, "-c", _PAIRS, str(workspace.root), "20"]
+    outcomes = json.loads(subprocess.run(call, capture_output=True, check=True, timeout=120).stdout)
+    assert len(outcomes) == 20
+    for (refused, _, message), (won, winner, _) in outcomes:
+        assert (refused, won) == ("refused", "won")
+        assert re.search(rf"in use by process {winner} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d", message)
+        assert "Wait for that run" in message
+    ledger = Ledger(workspace.ledger_path)
+    assert [lease.outcome for lease in leases(ledger)] == ["completed"] * 20
+    assert [row.state for row in ledger.rows()] == ["completed"] * 20
+    with closing(sqlite3.connect(workspace.ledger_path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def test_a_killed_holder_is_found_dead_and_its_stage_failed(workspace):
