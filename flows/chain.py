@@ -83,20 +83,24 @@ def _prepare_mr_to_ct(call: Call, records: Records) -> StageRecord:
 def _train_lesions(call: Call, records: Records) -> StageRecord:
     from pipeline.generate.recipe import resolve_recipe
     from pipeline.lesion_attributes import attributes_from
+    from pipeline.train.promotion import promote
     from pipeline.train.stage import train_lesions
 
     prepared = records["prepare_lesions"]
     # A typo in the recipe must come to light before hours of training, not after them.
     classes = cast("list[str]", prepared.facts["classes"])
     resolve_recipe(call.settings.generate.lesions, classes, attributes_from(prepared.facts))
-    return train_lesions(call.workspace, call.settings, prepared, progress=call.progress, fresh=call.fresh)
+    trained = train_lesions(call.workspace, call.settings, prepared, progress=call.progress, fresh=call.fresh)
+    return promote(call.workspace, call.settings, "train_lesions", prepared, trained)
 
 
 def _train_mr_to_ct(call: Call, records: Records) -> StageRecord:
+    from pipeline.train.promotion import promote
     from pipeline.train.stage import train_mr_to_ct
 
     prepared = records["prepare_mr_to_ct"]
-    return train_mr_to_ct(call.workspace, call.settings, prepared, progress=call.progress, fresh=call.fresh)
+    trained = train_mr_to_ct(call.workspace, call.settings, prepared, progress=call.progress, fresh=call.fresh)
+    return promote(call.workspace, call.settings, "train_mr_to_ct", prepared, trained)
 
 
 def _synthesize_lesions(call: Call, records: Records) -> StageRecord:

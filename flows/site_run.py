@@ -119,6 +119,8 @@ def _on_site(request: Request, slot: Slot) -> Iterator[OpenRun | Served]:
     site = read_site(request.site)
     options = site.options(request.overrides, request.device)
     settings, _ = load_settings(options)
+    if settings.promotion == "auto":  # nobody looks at what a schedule trains
+        settings = settings.model_copy(update={"promotion": "no_worse"})
     if request.needs_input:
         check_input(site.input, site.workspace)
     workspace = Workspace.open(site.workspace)

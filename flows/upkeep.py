@@ -15,6 +15,7 @@ from pipeline.files import PARTIAL_SUFFIX
 from pipeline.housekeeping import Removal, half_outputs, remove, superseded
 from pipeline.lease import Lease, bury, held, leases
 from pipeline.ledger import Ledger, LedgerRow
+from pipeline.promotions import promoted_models
 from pipeline.stage_runner import verified_record
 from pipeline.workspace import Workspace
 
@@ -40,6 +41,9 @@ def print_status(console: Console, folder: Path) -> None:
             took = duration(max(0.0, (lease.ended_at or 0.0) - lease.began_at))
             table.add_row(str(lease.id), lease.purpose, _clock(lease.began_at), took, lease.outcome or "")
         console.print(table)
+    for stage, model in promoted_models(workspace).items():
+        if model.decisions:
+            _say(console, f"{stage}: {model.decisions[-1].sentence()}")
     rows = ledger.rows()
     failed = [row for row in rows if row.state == "failed"]
     if failed and failed[-1].id == max(row.id for row in rows if row.stage == failed[-1].stage):

@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.files import PARTIAL_SUFFIX, read_json
 from pipeline.ledger import Ledger
 from pipeline.lineage import LEFTOVERS
+from pipeline.promotions import promoted_models
 from pipeline.stage_runner import RECORD_FILE
 from pipeline.workspace import Workspace
 
@@ -64,7 +65,8 @@ def superseded(workspace: Workspace, current: Collection[str], *, keep: int = 1)
     """
     folders = [folder for folder in _outputs(workspace) if folder.suffix not in LEFTOVERS]
     made_from = {folder: _contents(folder) for folder in folders}
-    needed = _newest(workspace, folders, current, keep)
+    in_use = {workspace.root / model.folder for model in promoted_models(workspace).values()}
+    needed = _newest(workspace, folders, current, keep) | (in_use & set(folders))
     waiting = list(needed)
     by_content: dict[str, list[Path]] = {}
     for folder, (content, _) in made_from.items():

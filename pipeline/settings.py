@@ -130,6 +130,11 @@ class RunSettings(FrozenSettings):
         description="Who waits for whom. `auto`: one stage at a time on each GPU, none waits on the CPU; `off`: nobody "
         "waits; any other word: runs that say the same word take turns, whatever the device.",
     )
+    promotion: Literal["auto", "always", "no_worse"] = Field(
+        "auto",
+        description="When a newly trained model takes the place of the last one. `no_worse`: only where it is no worse "
+        "on the validation split; `always`: every time; `auto`: `no_worse` in flows of a site, `always` in commands.",
+    )
     tracks: tuple[Track, ...] = Field(("lesions", "mr_to_ct"), min_length=1, description="What the run makes.")
     ingest: IngestSettings = IngestSettings()
     prepare: PrepareSettings = PrepareSettings()
