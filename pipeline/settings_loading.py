@@ -31,6 +31,7 @@ class _Environment(BaseSettings):
     seed: int | None = None
     device: str | None = None
     device_turns: str | None = None
+    promotion: str | None = None
     tracks: list[str] | None = None
     ingest: dict[str, Any] | None = None
     prepare: dict[str, Any] | None = None
