@@ -16,6 +16,7 @@ from flows.outside_workspace import refuse_outside
 from pipeline.errors import InputError
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.settings import RunSettings, Track
+from pipeline.spreading import Spread, here
 from pipeline.workspace import Workspace
 
 Records = Mapping[str, StageRecord]
@@ -31,6 +32,7 @@ class Call:
         input_folder: the scans; None where an ingested catalog is reused. It never leaves this process.
         progress: where to report progress.
         fresh: start trainings over instead of resuming them.
+        spread: where independent series, volumes and cases are worked on.
     """
 
     workspace: Workspace
@@ -38,6 +40,7 @@ class Call:
     input_folder: Path | None = None
     progress: ProgressCallback = silent
     fresh: bool = False
+    spread: Spread = here
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,21 @@ def _ingest(call: Call, records: Records) -> StageRecord:
         return newest_catalog(call.workspace)
     from pipeline.ingest.stage import ingest
 
-    return ingest(call.workspace, call.settings, call.input_folder, progress=call.progress)
+    return ingest(call.workspace, call.settings, call.input_folder, progress=call.progress, spread=call.spread)
 
 
 def _prepare_lesions(call: Call, records: Records) -> StageRecord:
     from pipeline.prepare.stage import prepare_lesions
 
-    return prepare_lesions(call.workspace, call.settings, records["ingest"], progress=call.progress)
+    catalog = records["ingest"]
+    return prepare_lesions(call.workspace, call.settings, catalog, progress=call.progress, spread=call.spread)
 
 
 def _prepare_mr_to_ct(call: Call, records: Records) -> StageRecord:
     from pipeline.prepare.stage import prepare_mr_to_ct
 
-    return prepare_mr_to_ct(call.workspace, call.settings, records["ingest"], progress=call.progress)
+    catalog = records["ingest"]
+    return prepare_mr_to_ct(call.workspace, call.settings, catalog, progress=call.progress, spread=call.spread)
 
 
 def _train_lesions(call: Call, records: Records) -> StageRecord:
@@ -156,7 +161,9 @@ def _evaluate_mr_to_ct(call: Call, records: Records) -> StageRecord:
     from pipeline.evaluate.stage import evaluate_mr_to_ct
 
     prepared, pseudo_ct = records["prepare_mr_to_ct"], records["translate_mr_to_ct"]
-    return evaluate_mr_to_ct(call.workspace, call.settings, prepared, pseudo_ct, progress=call.progress)
+    return evaluate_mr_to_ct(
+        call.workspace, call.settings, prepared, pseudo_ct, progress=call.progress, spread=call.spread
+    )
 
 
 def _export_lesions(call: Call, records: Records) -> StageRecord:

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from flows.chain import STEPS, Call, Chain
 from flows.progress import Display
@@ -32,7 +33,7 @@ class LiveRun:
     def __init__(self, call: Call, display: Display, site: str | None = None) -> None:
         self._display = display
         self._watchers: list[ProgressCallback] = [display.advance]
-        self.chain = Chain(Call(call.workspace, call.settings, call.input_folder, self._advance, call.fresh))
+        self.chain = Chain(replace(call, progress=self._advance))
         self.failure: BaseException | None = None
         self.began = False
         self.site = site

@@ -25,6 +25,7 @@ class Options:
         overrides: ``key=value`` strings.
         device: overrides the ``device`` setting.
         debug: show tracebacks and Prefect's log.
+        engine: where independent pieces are worked on; see `flows.engines`.
     """
 
     workspace: Path
@@ -32,6 +33,7 @@ class Options:
     overrides: Sequence[str] = ()
     device: str | None = None
     debug: bool = False
+    engine: str | None = None
 
 
 def load_settings(options: Options) -> tuple[RunSettings, str]:

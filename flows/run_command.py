@@ -9,6 +9,7 @@ from rich.console import Console
 
 from flows.chain import Call
 from flows.embedded_server import EmbeddedServer
+from flows.engines import engine
 from flows.failures import OrchestrationError, Terminated
 from flows.imports import without_collections
 from flows.live_run import LiveRun, enrolled
@@ -44,13 +45,18 @@ def run_all(
     settings, _ = load_settings(options)
     check_input(input_folder, options.workspace)
     workspace = Workspace.open(options.workspace, identity_key)
-    with held(workspace, "run"), remembered(workspace, settings):
+    folders = [workspace.root, input_folder]
+    with (
+        held(workspace, "run"),
+        remembered(workspace, settings),
+        engine(options.engine, folders) as spread,
+    ):
         server = _start_server(workspace, console, debug=options.debug)
         preflight = estimate(settings, survey(input_folder), workspace.root)
         print_preflight(console, preflight)
         require(preflight)
         display = display_for(console)
-        run = LiveRun(Call(workspace, settings, input_folder, fresh=fresh), display)
+        run = LiveRun(Call(workspace, settings, input_folder, fresh=fresh, spread=spread), display)
         try:
             _through_prefect(run, console, server)
         finally:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.chain import STEPS, Call
+from flows.engines import engine
 from flows.live_run import LiveRun
 from flows.progress import display_for
 from flows.requests import Options, load_settings, remembered
@@ -48,8 +49,13 @@ def run_steps(
     console.print(f"settings: {origin}; workspace: {workspace.root}", style="dim", markup=False, highlight=False)
     names = targets if isinstance(targets, tuple) else tuple(targets[track] for track in settings.tracks)
     display = display_for(console)
-    with held(workspace, ", ".join(names)), remembered(workspace, settings):
-        run = LiveRun(Call(workspace, settings, input_folder, fresh=fresh), display)
+    folders = [workspace.root, *([] if input_folder is None else [input_folder])]
+    with (
+        held(workspace, ", ".join(names)),
+        remembered(workspace, settings),
+        engine(options.engine, folders) as spread,
+    ):
+        run = LiveRun(Call(workspace, settings, input_folder, fresh=fresh, spread=spread), display)
         order = run.chain.path_to(names)
         try:
             for name in order:

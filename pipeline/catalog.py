@@ -98,6 +98,10 @@ class Catalog:
     lesions: pl.DataFrame
     quarantine: pl.DataFrame
 
+    def without_rows(self) -> "Catalog":
+        """The same files with empty tables: enough to read voxels of known rows, and small enough to send around."""
+        return Catalog(self.folder, self.series.clear(), self.lesions.clear(), self.quarantine.clear())
+
     def volume(self, row: Mapping[str, Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
         """Voxels (i, j, k) and affine (voxel index -> RAS+ mm) of a volume row."""
         return _read_volume(self.folder / row["path"])

@@ -4,6 +4,11 @@
 `QuarantineError` is raised while one scan is parsed; the run goes on and the scan gets a quarantine row.
 """
 
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
+
+ErrorKind = TypeVar("ErrorKind", bound="ScanloomError")
+
 
 class ScanloomError(Exception):
     """A run cannot go on, for a reason the user can act on.
@@ -21,8 +26,16 @@ class ScanloomError(Exception):
         self.rule, self.found, self.allowed, self.change = rule, found, allowed, change
         super().__init__(rule, found, allowed, change)
 
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...], dict[str, Any]]:
+        return _again, (type(self), *self.args), self.__dict__
+
     def __str__(self) -> str:
         return f"{self.rule}\n  found:   {self.found}\n  allowed: {self.allowed}\n  change:  {self.change}"
+
+
+def _again(kind: type[ErrorKind], rule: str, found: str, allowed: str, change: str) -> ErrorKind:
+    """An error as another process raised it."""
+    return kind(rule, found=found, allowed=allowed, change=change)
 
 
 class SettingsError(ScanloomError):

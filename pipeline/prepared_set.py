@@ -147,6 +147,20 @@ class VolumeSet:
         """One table row."""
         return self.table.row(volume, named=True)
 
+    def holding(self, rows: Sequence[Mapping[str, Any]]) -> tuple["VolumeSet", list[dict[str, Any]]]:
+        """A set of a few volumes without a table, small enough to send around, and their rows in it."""
+        parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in self.arrays}
+        sizes = dict.fromkeys(self.arrays, 0)
+        held = []
+        for row in rows:
+            name = "mr" if row["modality"] == "MR" else "ct"
+            held.append({**row, "offset": sizes[name], "mask_offset": sizes["mask"]})
+            for key, values in ((name, self.voxels(row)), ("mask", self.mask(row))):
+                parts[key].append(np.asarray(values).ravel())
+                sizes[key] += values.size
+        arrays = {key: np.concatenate(some) if some else np.empty(0, np.int16) for key, some in parts.items()}
+        return VolumeSet(arrays, self.table.clear(), self.facts), held
+
     def voxels(self, row: Mapping[str, Any]) -> npt.NDArray[np.int16]:
         """Voxels of one volume, (K, H, W): MR in unit × 16384, CT in HU or grey levels. A view of the mapping."""
         return self._view("mr" if row["modality"] == "MR" else "ct", row["offset"], row)

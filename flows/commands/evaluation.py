@@ -9,6 +9,7 @@ from flows.commands.options import (
     ConfigOption,
     DebugOption,
     DeviceOption,
+    EngineOption,
     InputOption,
     OutsideWorkspaceOption,
     SetOption,
@@ -33,6 +34,7 @@ def evaluate(
     input_folder: InputOption = None,
     overrides: SetOption = None,
     device: DeviceOption = None,
+    engine: EngineOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Judge what was generated: fidelity, diversity, memorization and use of lesions; HU errors of pseudo-CT.
@@ -43,7 +45,7 @@ def evaluate(
         _refuse_early_options(context)
         return
     targets = {"lesions": "evaluate_lesions", "mr_to_ct": "evaluate_mr_to_ct"}
-    take_steps(options_of(workspace, config, overrides, device, debug), targets, input_folder)
+    take_steps(options_of(workspace, config, overrides, device, debug, engine), targets, input_folder)
 
 
 @evaluate_commands.command(

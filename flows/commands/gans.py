@@ -9,6 +9,7 @@ from flows.commands.options import (
     ConfigOption,
     DebugOption,
     DeviceOption,
+    EngineOption,
     InputOption,
     ResumeOption,
     SetOption,
@@ -34,11 +35,12 @@ def prepare(
     config: ConfigOption = None,
     input_folder: InputOption = None,
     overrides: SetOption = None,
+    engine: EngineOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Turn the catalog into training arrays for the tracks that the settings name."""
     targets = {"lesions": "prepare_lesions", "mr_to_ct": "prepare_mr_to_ct"}
-    take_steps(options_of(workspace, config, overrides, None, debug), targets, input_folder)
+    take_steps(options_of(workspace, config, overrides, None, debug, engine), targets, input_folder)
 
 
 @train_commands.command("lesions", epilog="Example:  scanloom train lesions --set train.lesions.images=50000")

@@ -7,6 +7,7 @@ import typer
 from flows.commands.options import (
     ConfigOption,
     DebugOption,
+    EngineOption,
     NeededInputOption,
     SetOption,
     WorkspaceOption,
@@ -28,10 +29,11 @@ def ingest(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    engine: EngineOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Read, check, de-identify and catalog scans; set aside what cannot be trusted, with the reason."""
-    take_steps(options_of(workspace, config, overrides, None, debug), ("ingest",), input_folder)
+    take_steps(options_of(workspace, config, overrides, None, debug, engine), ("ingest",), input_folder)
 
 
 @quarantine_commands.command("list", epilog="Example:  scanloom quarantine list --workspace ~/work")

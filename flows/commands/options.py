@@ -35,6 +35,13 @@ SetOption = Annotated[
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cuda, mps or cpu.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log; they may name paths.")]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        help="Where to work on series, volumes and cases: serial, dask, dask:WORKERS or dask:tcp://HOST:PORT.",
+    ),
+]
 InputOption = Annotated[
     Path | None,
     typer.Option("--input", "-i", help="Folder of scans. Without it: the scans ingested last into the workspace."),
@@ -49,12 +56,17 @@ ResumeOption = Annotated[
 
 
 def options_of(
-    workspace: Path, config: str | None, overrides: list[str] | None, device: str | None, debug: bool
+    workspace: Path,
+    config: str | None,
+    overrides: list[str] | None,
+    device: str | None,
+    debug: bool,
+    engine: str | None = None,
 ) -> "Options":
     """What a command was asked, as the flows take it."""
     from flows.requests import Options
 
-    return Options(workspace, config, tuple(overrides or ()), device, debug)
+    return Options(workspace, config, tuple(overrides or ()), device, debug, engine)
 
 
 def take_steps(

@@ -8,6 +8,7 @@ import typer
 from flows.commands.options import (
     DebugOption,
     DeviceOption,
+    EngineOption,
     NeededInputOption,
     ResumeOption,
     SetOption,
@@ -54,6 +55,7 @@ def run(
     overrides: SetOption = None,
     device: DeviceOption = None,
     resume: ResumeOption = True,
+    engine: EngineOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Take every step from scans to report as one Prefect flow. What is done already is found, not made again."""
@@ -61,5 +63,5 @@ def run(
         with without_collections():
             from flows.run_command import run_all
 
-        options = options_of(workspace, config, overrides, device, debug)
+        options = options_of(workspace, config, overrides, device, debug, engine)
         run_all(options, input_folder, console(), fresh=not resume)

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import polars as pl
 
 from pipeline.evaluate.mr_to_ct_cases import (
     METHODS,
+    Baselines,
     Scoring,
     evaluation_mask,
     fit_baselines,
@@ -24,6 +27,38 @@ from pipeline.prepared_set import VolumeSet
 from pipeline.records import ProgressCallback
 from pipeline.results import Cell, Headline, Results, Verdict
 from pipeline.settings import EvaluateMRToCTSettings
+from pipeline.spreading import Spread, here
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is scored.
+
+    Attributes:
+        case: row of the translation.
+        volumes: MR and CT; None without a CT.
+        mr_row, ct_row: their rows.
+    """
+
+    case: Mapping[str, Any]
+    volumes: VolumeSet | None = None
+    mr_row: Mapping[str, Any] = field(default_factory=dict)
+    ct_row: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What became of a case.
+
+    Attributes:
+        unscored: why it has no scores; None where it has.
+        places: its geometry, where there was something to compare.
+        rows: scores by method.
+    """
+
+    unscored: str | None
+    places: list[dict[str, Cell]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 def evaluate_translation(
@@ -32,6 +67,7 @@ def evaluate_translation(
     settings: EvaluateMRToCTSettings,
     seed: int,
     progress: ProgressCallback,
+    spread: Spread = here,
 ) -> Results:
     """Score every translated case that has a CT on its grid.
 
@@ -41,35 +77,48 @@ def evaluate_translation(
         settings: dialect, mask, resamples.
         seed: of the bootstrap.
         progress: told after every case.
+        spread: where cases are scored.
     """
     cases = pl.read_parquet(translated / "cases.parquet").to_dicts()
     scoring = scoring_for(volumes.facts, settings)
-    baselines = fit_baselines(volumes)
+    work = partial(_scored, translated, fit_baselines(volumes), scoring)
     rows: list[dict[str, Any]] = []
     places: list[dict[str, Cell]] = []
     unscored: Counter[str] = Counter()
-    for number, case in enumerate(cases, 1):
-        mr = volumes.row(case["volume"])
-        if mr["pair_volume"] < 0:
-            unscored["no registered CT"] += 1
-            continue
-        ct_row = volumes.row(mr["pair_volume"])
-        ct = np.asarray(volumes.voxels(ct_row))
-        mask = evaluation_mask(volumes, ct_row, scoring.dilation_px)
-        if not mask.any():
-            unscored["no body in the CT within the MR's field of view"] += 1
-            continue
-        made = predictions(volumes, mr, translated / case["prepared_path"], baselines, scoring.unit)
-        places.append(geometry_row(case, translated, ct, made["pseudo_ct"], mask))
-        if not places[-1]["comparable"]:
-            unscored[f"another geometry than its MR ({places[-1]['finding']})"] += 1
-            continue
-        for method in METHODS:
-            if method in made:
-                place = {name: case[name] for name in ("subject_id", "series_id", "split")}
-                rows.append({"method": method, **place, **score(ct, made[method], mask, scoring)})
+    for number, scored in enumerate(spread(work, (_case_with_volumes(volumes, case) for case in cases)), 1):
+        rows += scored.rows
+        places += scored.places
+        if scored.unscored is not None:
+            unscored[scored.unscored] += 1
         progress("cases scored", number, len(cases))
     return _results(rows, places, scoring, settings, seed, unscored, prepared_warnings(volumes.facts), translated)
+
+
+def _case_with_volumes(volumes: VolumeSet, case: Mapping[str, Any]) -> _Case:
+    mr = volumes.row(case["volume"])
+    if mr["pair_volume"] < 0:
+        return _Case(case)
+    own, (mr_row, ct_row) = volumes.holding([mr, volumes.row(mr["pair_volume"])])
+    return _Case(case, own, mr_row, ct_row)
+
+
+def _scored(translated: Path, baselines: Baselines, scoring: Scoring, task: _Case) -> _Scored:
+    case, volumes = task.case, task.volumes
+    if volumes is None:
+        return _Scored("no registered CT")
+    ct = np.asarray(volumes.voxels(task.ct_row))
+    mask = evaluation_mask(volumes, task.ct_row, scoring.dilation_px)
+    if not mask.any():
+        return _Scored("no body in the CT within the MR's field of view")
+    made = predictions(volumes, task.mr_row, translated / case["prepared_path"], baselines, scoring.unit)
+    place = geometry_row(case, translated, ct, made["pseudo_ct"], mask)
+    if not place["comparable"]:
+        return _Scored(f"another geometry than its MR ({place['finding']})", [place])
+    whose = {name: case[name] for name in ("subject_id", "series_id", "split")}
+    rows = [
+        {"method": method, **whose, **score(ct, made[method], mask, scoring)} for method in METHODS if method in made
+    ]
+    return _Scored(None, [place], rows)
 
 
 def prepared_warnings(facts: Mapping[str, Any]) -> list[str]:

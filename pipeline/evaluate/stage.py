@@ -10,6 +10,7 @@ from pipeline.prepared_set import read_image_set, read_volume_set
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.results import Results, write_results
 from pipeline.settings import EvaluateLesionsSettings, EvaluateMRToCTSettings, RunSettings
+from pipeline.spreading import Spread, here
 from pipeline.stage_runner import Stage, StageContext, run_stage
 from pipeline.workspace import Workspace
 
@@ -92,6 +93,7 @@ def evaluate_mr_to_ct(
     pseudo_ct: StageRecord,
     *,
     progress: ProgressCallback = silent,
+    spread: Spread = here,
 ) -> StageRecord:
     """Score pseudo-CT against CT; output is a `pipeline.results.Results`."""
     seeded = SeededMRToCTSettings(seed=settings.seed, mr_to_ct=settings.evaluate.mr_to_ct)
@@ -99,9 +101,8 @@ def evaluate_mr_to_ct(
     def body(context: StageContext) -> dict[str, JsonValue]:
         volumes = read_volume_set(context.inputs["prepared"])
         translated = context.inputs["pseudo_ct"]
-        return finish(
-            context, evaluate_translation(volumes, translated, seeded.mr_to_ct, seeded.seed, context.progress)
-        )
+        own = seeded.mr_to_ct
+        return finish(context, evaluate_translation(volumes, translated, own, seeded.seed, context.progress, spread))
 
     stage = Stage("evaluate_mr_to_ct", _MODULE, body)
     return run_stage(

@@ -7,18 +7,20 @@ every word into a keyed pseudonym.
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Geometry
+from pipeline.ingest.isolated import spread_outcomes
 from pipeline.ingest.source_tree import Refusal, SourceTree
 from pipeline.records import ProgressCallback
 from pipeline.safe_parse import Limits
 from pipeline.scan_io import Scan
 from pipeline.settings import IngestSettings
+from pipeline.spreading import Spread, here
 
 if TYPE_CHECKING:
     from pipeline.ingest.readings import Parse, Question, Readings
@@ -127,22 +129,32 @@ class Reading:
         settings: how to read.
         progress: counted in files.
         readings: what is known of the input from earlier, or None to parse everything.
+        spread: where to parse.
     """
 
     tree: SourceTree
     settings: IngestSettings
     progress: ProgressCallback
     readings: "Readings | None" = None
+    spread: Spread = here
     limits: Limits = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "limits", Limits(self.settings.timeout_s, self.settings.memory_limit_mb))
 
     def outcomes(
-        self, question: "Question[Task]", tasks: Sequence[Task], parse: "Parse[Task, Result]"
+        self, question: "Question[Task]", tasks: Sequence[Task], parse: "Parse[Task, Result]", at_a_time: int = 4
     ) -> "Iterator[Outcome[Task, Result]]":
-        """Outcomes of tasks in order: known ones as they were, the others parsed; see `Readings.outcomes`."""
-        return parse(tasks) if self.readings is None else self.readings.outcomes(question, tasks, parse)
+        """Outcomes of tasks in order: known ones as they were, the others parsed; see `Readings.outcomes`.
+
+        Args:
+            question: what the parser is asked.
+            tasks: what to parse.
+            parse: yields the outcomes of the tasks that it is given; picklable.
+            at_a_time: tasks to parse in one go where they are parsed elsewhere: many headers, or a few volumes.
+        """
+        parts = partial(spread_outcomes, self.spread, parse, at_a_time)
+        return parts(tasks) if self.readings is None else self.readings.outcomes(question, tasks, parts)
 
 
 @dataclass(frozen=True)

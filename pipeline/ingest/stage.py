@@ -24,6 +24,7 @@ from pipeline.ingest.retries import remember_input, retries
 from pipeline.ingest.source_tree import SourceTree, walk
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.settings import IngestSettings, RunSettings
+from pipeline.spreading import Spread, here
 from pipeline.stage_runner import Stage, StageContext, run_stage
 from pipeline.workspace import Workspace
 
@@ -32,7 +33,12 @@ CHANGES_FILE = "logs/ingest.json"
 
 
 def ingest(
-    workspace: Workspace, settings: RunSettings, input_folder: Path, *, progress: ProgressCallback = silent
+    workspace: Workspace,
+    settings: RunSettings,
+    input_folder: Path,
+    *,
+    progress: ProgressCallback = silent,
+    spread: Spread = here,
 ) -> StageRecord:
     """Read an input folder into a catalog (see `pipeline.catalog`), or find it read.
 
@@ -41,6 +47,7 @@ def ingest(
         settings: ``settings.ingest`` is used.
         input_folder: folder in one of `LAYOUTS`, or a MedMNIST-style .npz file.
         progress: counted in files or images.
+        spread: where files are parsed.
 
     Returns:
         Record with the facts layout, layout_reason, series, subjects, lesions, quarantined (rows), quarantine_reasons,
@@ -66,7 +73,11 @@ def ingest(
     )
     record = run_stage(
         workspace,
-        Stage("ingest", "pipeline.ingest.stage", partial(_read_input, tree, readings, settings.ingest, pseudonymizer)),
+        Stage(
+            "ingest",
+            "pipeline.ingest.stage",
+            partial(_read_input, tree, readings, settings.ingest, pseudonymizer, spread),
+        ),
         settings.ingest,
         records={},
         hashes={
@@ -103,6 +114,7 @@ def _read_input(
     readings: Readings,
     settings: IngestSettings,
     pseudonymizer: Pseudonymizer,
+    spread: Spread,
     context: StageContext,
 ) -> dict[str, JsonValue]:
     """Body of the stage: fill the folder, write the crosswalk, return the facts."""
@@ -111,7 +123,7 @@ def _read_input(
     with CatalogBuilder(context.folder, pseudonymizer, settings, forgotten_subjects(identity)) as builder:
         for refusal in tree.refused:
             builder.add(refusal)
-        for found in LAYOUTS[layout].read(Reading(tree, settings, context.progress, readings)):
+        for found in LAYOUTS[layout].read(Reading(tree, settings, context.progress, readings, spread)):
             builder.add(found)
         catalog = builder.finish()
     name = context.folder.name.removesuffix(PARTIAL_SUFFIX)

@@ -3,6 +3,8 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,36 @@ from pipeline.prepare.subjects import kept_in_split
 from pipeline.prepared_set import to_slices, write_image_set
 from pipeline.records import ProgressCallback
 from pipeline.settings import PrepareSettings
+from pipeline.spreading import Spread, here
 
 _Item = tuple[dict[str, Any], npt.NDArray[np.float32]]
 
+CHUNK_IMAGES = 200
+"""Pictures that are scaled in one go, here or elsewhere."""
+
+
+@dataclass(frozen=True)
+class _LesionSeries:
+    """One series with lesions: its rows of the catalog.
+
+    Attributes:
+        source: of the series.
+        lesions: of its lesions.
+        channels: of the volumes that make the channels; none for a picture.
+    """
+
+    source: dict[str, Any]
+    lesions: list[dict[str, Any]]
+    channels: Sequence[Mapping[str, Any]] = ()
+
 
 def prepare_lesion_set(
-    catalog: Catalog, splits: Mapping[str, str], settings: PrepareSettings, folder: Path, progress: ProgressCallback
+    catalog: Catalog,
+    splits: Mapping[str, str],
+    settings: PrepareSettings,
+    folder: Path,
+    progress: ProgressCallback,
+    spread: Spread = here,
 ) -> dict[str, JsonValue]:
     """Write the lesion image set into ``folder``; returns its facts.
 
@@ -40,7 +66,7 @@ def prepare_lesion_set(
     series = {row["series_id"]: row for row in catalog.series.to_dicts()}
     names = settings.lesions.attributes
     lacking: list[str] = []
-    for row, image in _items(catalog, series, settings, lacking, progress):
+    for row, image in _items(catalog, series, settings, lacking, progress, spread):
         if not kept_in_split(series[row["series_id"]], dict(splits)):
             dropped += 1
             continue
@@ -81,27 +107,67 @@ def _items(
     settings: PrepareSettings,
     lacking: list[str],
     progress: ProgressCallback,
+    spread: Spread,
 ) -> Iterator[_Item]:
     """Every lesion image (C, H, W) with its table row, series by series so that a volume is read once.
 
     Series whose lesions are left out for a sequence that is missing are added to ``lacking``, once for each lesion.
     """
-    rows = list(series.values())
     groups: dict[str, list[dict[str, Any]]] = {}
     for lesion in catalog.lesions.sort("series_id", "lesion_id").to_dicts():
         groups.setdefault(lesion["series_id"], []).append(lesion)
-    for number, (series_id, lesions) in enumerate(groups.items(), 1):
+    wanted = _wanted(groups, series, settings, lacking)
+    chunks = list(_chunks(wanted))
+    done = len(groups) - len(wanted)
+    for chunk, items in zip(chunks, spread(partial(_cut, catalog.without_rows(), settings), chunks), strict=True):
+        yield from items
+        done += len(chunk)
+        progress("lesion series", done, len(groups))
+
+
+def _wanted(
+    groups: Mapping[str, list[dict[str, Any]]],
+    series: Mapping[str, dict[str, Any]],
+    settings: PrepareSettings,
+    lacking: list[str],
+) -> list[_LesionSeries]:
+    """What there is to cut, in order; series whose sequences are not complete are added to ``lacking``."""
+    rows = list(series.values())
+    wanted = []
+    for series_id, lesions in groups.items():
         source = series[series_id]
         if source["kind"] == "image":
-            image = image_to_square(catalog.image(source), settings.lesions.size_px)
-            yield from ((_row(lesion, -1, None), image[None]) for lesion in lesions)
+            wanted.append(_LesionSeries(source, lesions))
         elif source["modality"] == settings.lesions.modality:
             channels = registered_sequences(source, rows, settings.lesions.sequences)
             if channels is None:
                 lacking += [series_id] * len(lesions)
             else:
-                yield from _volume_items(catalog, source, channels or [source], lesions, settings)
-        progress("lesion series", number, len(groups))
+                wanted.append(_LesionSeries(source, lesions, channels or [source]))
+    return wanted
+
+
+def _chunks(wanted: Sequence[_LesionSeries]) -> Iterator[list[_LesionSeries]]:
+    """A volume at a time, and `CHUNK_IMAGES` pictures."""
+    chunk: list[_LesionSeries] = []
+    for item in wanted:
+        chunk.append(item)
+        if item.channels or len(chunk) == CHUNK_IMAGES:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _cut(catalog: Catalog, settings: PrepareSettings, chunk: Sequence[_LesionSeries]) -> list[_Item]:
+    items: list[_Item] = []
+    for one in chunk:
+        if one.channels:
+            items += _volume_items(catalog, one.source, one.channels, one.lesions, settings)
+        else:
+            image = image_to_square(catalog.image(one.source), settings.lesions.size_px)
+            items += [(_row(lesion, -1, None), image[None]) for lesion in one.lesions]
+    return items
 
 
 def _volume_items(

@@ -1,6 +1,8 @@
 """The set of MR and CT volumes that translation is trained and tested on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,32 @@ from pipeline.errors import InputError
 from pipeline.intensity import CT_MAP, GREY_MAP
 from pipeline.prepare.mr_normalization import knots_of
 from pipeline.prepare.mr_volumes import MRVolumes
-from pipeline.prepare.pairing import Pairing
+from pipeline.prepare.pairing import Pairing, Registrations
 from pipeline.prepare.volumes import PreparedVolume, prepare_ct_volume, prepare_grey_case
 from pipeline.prepared_set import VolumeSetWriter
 from pipeline.records import ProgressCallback
 from pipeline.settings import PrepareMRToCTSettings
+from pipeline.spreading import Spread, here
+
+_SIDES = ("MR", "CT")
+_Sides = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class _MRCase:
+    """What became of one MR.
+
+    Attributes:
+        mr: None where it is left out.
+        left_out: why.
+        partner: its CT on its grid, with the CT's row.
+        tried: rows of the registrations that were tried.
+    """
+
+    mr: PreparedVolume | None
+    left_out: str
+    partner: tuple[dict[str, Any], PreparedVolume] | None = None
+    tried: list[dict[str, Any]] = field(default_factory=list)
 
 
 def prepare_volume_set(
@@ -27,6 +50,7 @@ def prepare_volume_set(
     settings: PrepareMRToCTSettings,
     folder: Path,
     progress: ProgressCallback,
+    spread: Spread = here,
 ) -> dict[str, JsonValue]:
     """Write the volume set into ``folder``; returns its facts.
 
@@ -44,10 +68,10 @@ def prepare_volume_set(
     }
     with VolumeSetWriter(folder) as writer:
         if volumes.height:
-            facts |= _add_volumes(catalog, volumes, splits, settings, writer, folder, progress)
+            facts |= _add_volumes(catalog, volumes, splits, settings, writer, folder, progress, spread)
         else:
             facts |= {"left_out": {}, "refused_pairs": {}, "mr_normalization": {"method": "percentiles"}}
-            _add_cases(catalog, cases, splits, settings, writer, progress)
+            _add_cases(catalog, cases, splits, settings, writer, progress, spread)
         table = writer.close(facts)
     return facts | _counts(table)
 
@@ -98,6 +122,7 @@ def _add_volumes(
     writer: VolumeSetWriter,
     folder: Path,
     progress: ProgressCallback,
+    spread: Spread,
 ) -> dict[str, Any]:
     """Write every volume; returns what was left out, which pairs were refused, and the normalization, each as a fact.
 
@@ -107,24 +132,25 @@ def _add_volumes(
     left_out: dict[str, str] = {}
     mr_rows = [row for row in rows if row["modality"] == "MR"]
     ct_rows = [row for row in rows if row["modality"] == "CT"]
-    pairing = Pairing(catalog, ct_rows, settings)
+    registrations = Registrations()
     total = len(rows)
     with MRVolumes(catalog, settings, folder) as mr_volumes:
-        mr_volumes.fit([row for row in mr_rows if splits[row["subject_id"]] == "train"])
-        for number, row in enumerate(mr_rows, 1):
+        mr_volumes.fit([row for row in mr_rows if splits[row["subject_id"]] == "train"], spread)
+        tasks = [(row, [ct for ct in ct_rows if ct["subject_id"] == row["subject_id"]]) for row in mr_rows]
+        work = partial(_mr_case, mr_volumes, Pairing(catalog.without_rows(), settings))
+        for number, (row, case) in enumerate(zip(mr_rows, spread(work, tasks), strict=True), 1):
             progress("volumes", number, total)
-            try:
-                mr = mr_volumes.prepare(row)
-            except InputError as error:
-                left_out[row["series_id"]] = f"{error.rule} Found: {error.found}"
+            registrations.rows += case.tried
+            if case.mr is None:
+                left_out[row["series_id"]] = case.left_out
                 continue
-            mr_number = _write(writer, row, splits, mr, own_grid=True)
-            partner = pairing.partner(row, mr)
-            if partner is not None:
-                ct_row, ct = partner
+            mr_number = _write(writer, row, splits, case.mr, own_grid=True)
+            if case.partner is not None:
+                ct_row, ct = case.partner
                 writer.link(mr_number, _write(writer, ct_row, splits, ct, own_grid=False))
-    for number, row in enumerate(ct_rows, len(mr_rows) + 1):
-        _write(writer, row, splits, prepare_ct_volume(catalog, row, settings), own_grid=True)
+    volumes_of_ct = spread(partial(_ct_volume, catalog.without_rows(), settings), ct_rows)
+    for number, (row, ct) in enumerate(zip(ct_rows, volumes_of_ct, strict=True), len(mr_rows) + 1):
+        _write(writer, row, splits, ct, own_grid=True)
         progress("volumes", number, total)
     if len(left_out) == len(mr_rows):
         raise InputError(
@@ -133,8 +159,24 @@ def _add_volumes(
             allowed="MR with contrast inside the body",
             change="Check the scans, or leave them out.",
         )
-    pairing.write(folder)
-    return {"left_out": left_out, "refused_pairs": pairing.refusals, "mr_normalization": mr_volumes.facts()}
+    if settings.registration != "none":
+        registrations.write(folder)
+    return {"left_out": left_out, "refused_pairs": registrations.refusals, "mr_normalization": mr_volumes.facts()}
+
+
+def _mr_case(mr_volumes: MRVolumes, pairing: Pairing, task: tuple[dict[str, Any], Sequence[dict[str, Any]]]) -> _MRCase:
+    """One MR and its CT; the task is the row of the MR, and those of every CT of its subject."""
+    row, own = task
+    try:
+        mr = mr_volumes.prepare(row)
+    except InputError as error:
+        return _MRCase(None, f"{error.rule} Found: {error.found}")
+    tried: list[dict[str, Any]] = []
+    return _MRCase(mr, "", pairing.partner(row, mr, own, tried), tried)
+
+
+def _ct_volume(catalog: Catalog, settings: PrepareMRToCTSettings, row: Mapping[str, Any]) -> PreparedVolume:
+    return prepare_ct_volume(catalog, row, settings)
 
 
 def _add_cases(
@@ -144,22 +186,34 @@ def _add_cases(
     settings: PrepareMRToCTSettings,
     writer: VolumeSetWriter,
     progress: ProgressCallback,
+    spread: Spread,
 ) -> None:
     """Slice pairs: each case is one volume; slices with a partner come together, the others apart."""
     groups = list(_case_groups(cases))
-    for number, (mr_rows, ct_rows) in enumerate(groups, 1):
-        written = {}
-        for modality, rows in (("MR", mr_rows), ("CT", ct_rows)):
-            if rows:
-                slices = np.stack([_grey(catalog.image(row)) for row in rows])
-                volume = prepare_grey_case(slices, modality, settings.mr_percentiles)
-                written[modality] = _write(writer, rows[0], splits, volume, own_grid=True)
+    prepared = spread(partial(_grey_case, catalog.without_rows(), settings), groups)
+    for number, (sides, volumes) in enumerate(zip(groups, prepared, strict=True), 1):
+        written = {
+            modality: _write(writer, rows[0], splits, volumes[modality], own_grid=True)
+            for modality, rows in zip(_SIDES, sides, strict=True)
+            if rows
+        }
         if len(written) == 2:
             writer.link(written["MR"], written["CT"])
         progress("cases", number, len(groups))
 
 
-def _case_groups(cases: pl.DataFrame) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+def _grey_case(catalog: Catalog, settings: PrepareMRToCTSettings, sides: _Sides) -> dict[str, PreparedVolume]:
+    """The volumes of one case by modality."""
+    return {
+        modality: prepare_grey_case(
+            np.stack([_grey(catalog.image(row)) for row in rows]), modality, settings.mr_percentiles
+        )
+        for modality, rows in zip(_SIDES, sides, strict=True)
+        if rows
+    }
+
+
+def _case_groups(cases: pl.DataFrame) -> Iterator[_Sides]:
     """MR rows and CT rows of each case, once for its paired slices and once for each side's unpaired ones."""
     for _, table in sorted(cases.group_by("subject_id"), key=lambda item: str(item[0])):
         rows = table.sort("slice_index").to_dicts()
@@ -167,7 +221,7 @@ def _case_groups(cases: pl.DataFrame) -> Iterator[tuple[list[dict[str, Any]], li
         for shape in by_shape:
             sides = {
                 modality: [row for row in rows if row["modality"] == modality and tuple(row["shape"]) == shape]
-                for modality in ("MR", "CT")
+                for modality in _SIDES
             }
             keys = {side: {row["pair_key"] for row in sides[side]} for side in sides}
             paired = (keys["MR"] & keys["CT"]) - {None}

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from pipeline.geometry import Geometry
 from pipeline.prepare.mr_normalization import StandardHistogram, landmarks_of, sequence_of
 from pipeline.prepare.volumes import CorrectedMR, PreparedVolume, corrected_mr, in_units
 from pipeline.settings import PrepareMRToCTSettings
+from pipeline.spreading import Spread, here
 
 _SCRATCH = "corrected"
 
@@ -28,7 +30,7 @@ class MRVolumes:
     """
 
     def __init__(self, catalog: Catalog, settings: PrepareMRToCTSettings, folder: Path) -> None:
-        self._catalog, self._settings, self._scratch = catalog, settings, folder / _SCRATCH
+        self._catalog, self._settings, self._scratch = catalog.without_rows(), settings, folder / _SCRATCH
         self._standard: StandardHistogram | None = None
 
     def __enter__(self) -> Self:
@@ -37,14 +39,13 @@ class MRVolumes:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def fit(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def fit(self, rows: Sequence[Mapping[str, Any]], spread: Spread = here) -> None:
         """Fit landmarks on the MR of training subjects, where the settings ask for them."""
         if self._settings.mr_normalization != "landmarks":
             return
         self._scratch.mkdir(parents=True)
         found = []
-        for row in rows:
-            mr = corrected_mr(self._catalog, row, self._settings)
+        for row, mr in zip(rows, spread(partial(_corrected, self._catalog, self._settings), rows), strict=True):
             np.savez(self._path(row), values=mr.values, mask=mr.mask, affine=mr.grid.affine)
             try:
                 landmarks = landmarks_of(mr.values, mr.mask, self._settings.mr_percentiles)
@@ -76,3 +77,7 @@ class MRVolumes:
 
     def _path(self, row: Mapping[str, Any]) -> Path:
         return self._scratch / f"{row['series_id']}.npz"
+
+
+def _corrected(catalog: Catalog, settings: PrepareMRToCTSettings, row: Mapping[str, Any]) -> CorrectedMR:
+    return corrected_mr(catalog, row, settings)

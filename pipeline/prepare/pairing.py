@@ -1,7 +1,7 @@
 """Which CT belongs to an MR, and how it gets onto the MR's grid: as its frame of reference says, or registered."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,77 +59,91 @@ class Attempt:
     check: RegistrationCheck
 
 
+@dataclass(frozen=True)
 class Pairing:
-    """Finds the CT of each MR, and keeps what registrations came to.
+    """Finds the CT of an MR.
 
-    Args:
+    Attributes:
         catalog: where the scans lie.
-        ct_rows: rows of every CT.
         settings: ``pair_by``, ``registration`` and its limits.
     """
 
-    def __init__(self, catalog: Catalog, ct_rows: Sequence[dict[str, Any]], settings: PrepareMRToCTSettings) -> None:
-        self._catalog, self._ct_rows, self._settings = catalog, ct_rows, settings
-        self._rows: list[dict[str, Any]] = []
+    catalog: Catalog
+    settings: PrepareMRToCTSettings
 
-    def partner(self, row: Mapping[str, Any], mr: PreparedVolume) -> tuple[dict[str, Any], PreparedVolume] | None:
-        """The CT of an MR, on the grid of the MR; None where there is none, or no registration can be believed."""
+    def partner(
+        self, row: Mapping[str, Any], mr: PreparedVolume, own: Sequence[dict[str, Any]], tried: list[dict[str, Any]]
+    ) -> tuple[dict[str, Any], PreparedVolume] | None:
+        """The CT of an MR, on the grid of the MR; None where there is none, or no registration can be believed.
+
+        Args:
+            row: of the MR.
+            mr: as it was prepared.
+            own: rows of every CT of its subject.
+            tried: a row for each registration that was tried is added.
+        """
         grid = mr.grid
         if grid is None:
             return None
-        own = [ct for ct in self._ct_rows if ct["subject_id"] == row["subject_id"]]
-        if self._settings.registration == "none":
+        if self.settings.registration == "none":
             for ct in own:
-                if self._settings.pair_by == "subject" or same_frame(row, ct):
-                    return ct, prepare_ct_volume(self._catalog, ct, self._settings, grid)
+                if self.settings.pair_by == "subject" or same_frame(row, ct):
+                    return ct, prepare_ct_volume(self.catalog, ct, self.settings, grid)
             return None
         for ct in sorted(own, key=lambda ct: not same_frame(row, ct)):
             attempt = self._attempt(row, ct, mr, grid)
-            self._record(row, attempt)
+            tried.append(self._row(row, attempt))
             if attempt.transform is not None and not attempt.check.failures:
-                return ct, prepare_ct_volume(self._catalog, ct, self._settings, grid, attempt.transform)
+                return ct, prepare_ct_volume(self.catalog, ct, self.settings, grid, attempt.transform)
         return None
-
-    @property
-    def refusals(self) -> dict[str, str]:
-        """Why MR have no pair although a CT was tried: series of the MR → reason of the last try."""
-        accepted = {row["mr_series_id"] for row in self._rows if row["accepted"]}
-        return {row["mr_series_id"]: row["refusal"] for row in self._rows if row["mr_series_id"] not in accepted}
-
-    def write(self, folder: Path) -> None:
-        """Write `REGISTRATIONS_FILE` where registrations were asked for."""
-        if self._settings.registration != "none":
-            pl.DataFrame(self._rows, schema=_SCHEMA).write_parquet(folder / REGISTRATIONS_FILE)
 
     def _attempt(
         self, row: Mapping[str, Any], ct_row: Mapping[str, Any], mr: PreparedVolume, grid: Geometry
     ) -> Attempt:
-        fixed, moving, same = mr_side(mr, grid), ct_side(self._catalog, ct_row), same_frame(row, ct_row)
+        fixed, moving, same = mr_side(mr, grid), ct_side(self.catalog, ct_row), same_frame(row, ct_row)
         thin = min(*fixed.grid.shape, *moving.grid.shape)
         if thin < _FEWEST_VOXELS:
             return _ended(ct_row, same, f"{thin} voxels along an axis (at least {_FEWEST_VOXELS})")
         try:
             found = register(fixed, moving, same_frame=same)
-            check = check_registration(fixed, moving, found, self._settings.registration_limits, same_frame=same)
+            check = check_registration(fixed, moving, found, self.settings.registration_limits, same_frame=same)
         except RuntimeError:  # how SimpleITK says that its samples left the image
             return _ended(ct_row, same, "MR and CT were moved apart until nothing overlapped")
         return Attempt(ct_row, same, found, check)
 
-    def _record(self, row: Mapping[str, Any], attempt: Attempt) -> None:
+    def _row(self, row: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
         matrix = None if attempt.transform is None else attempt.transform.rigid.ravel().tolist()
-        self._rows.append(
-            {
-                "mr_series_id": row["series_id"],
-                "ct_series_id": attempt.ct["series_id"],
-                "subject_id": row["subject_id"],
-                "method": self._settings.registration,
-                "same_frame": attempt.same_frame,
-                "accepted": not attempt.check.failures,
-                "refusal": "; ".join(attempt.check.failures),
-                "mr_to_ct_mm": matrix,
-            }
-            | attempt.check.numbers
-        )
+        return {
+            "mr_series_id": row["series_id"],
+            "ct_series_id": attempt.ct["series_id"],
+            "subject_id": row["subject_id"],
+            "method": self.settings.registration,
+            "same_frame": attempt.same_frame,
+            "accepted": not attempt.check.failures,
+            "refusal": "; ".join(attempt.check.failures),
+            "mr_to_ct_mm": matrix,
+        } | attempt.check.numbers
+
+
+@dataclass
+class Registrations:
+    """What registrations came to.
+
+    Attributes:
+        rows: of `REGISTRATIONS_FILE`, in the order in which they were tried.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """Why MR have no pair although a CT was tried: series of the MR → reason of the last try."""
+        accepted = {row["mr_series_id"] for row in self.rows if row["accepted"]}
+        return {row["mr_series_id"]: row["refusal"] for row in self.rows if row["mr_series_id"] not in accepted}
+
+    def write(self, folder: Path) -> None:
+        """Write `REGISTRATIONS_FILE`."""
+        pl.DataFrame(self.rows, schema=_SCHEMA).write_parquet(folder / REGISTRATIONS_FILE)
 
 
 def mr_side(mr: PreparedVolume, grid: Geometry) -> Side:

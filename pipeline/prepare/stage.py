@@ -11,6 +11,7 @@ from pipeline.prepare.mr_to_ct import prepare_volume_set
 from pipeline.prepare.subjects import split_subjects
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.settings import PrepareLesionsSettings, PrepareMRToCTSettings, RunSettings, SplitSettings
+from pipeline.spreading import Spread, here
 from pipeline.stage_runner import Stage, StageBody, StageContext, run_stage
 from pipeline.workspace import Workspace
 
@@ -33,7 +34,12 @@ class MRToCTKey(BaseModel, frozen=True):
 
 
 def prepare_lesions(
-    workspace: Workspace, settings: RunSettings, catalog: StageRecord, *, progress: ProgressCallback = silent
+    workspace: Workspace,
+    settings: RunSettings,
+    catalog: StageRecord,
+    *,
+    progress: ProgressCallback = silent,
+    spread: Spread = here,
 ) -> StageRecord:
     """Cut, scale and split lesion images; output is a `pipeline.prepared_set.ImageSet`.
 
@@ -43,7 +49,7 @@ def prepare_lesions(
     opened, splits = _open(workspace, settings, catalog)
 
     def body(context: StageContext) -> dict[str, JsonValue]:
-        return prepare_lesion_set(opened, splits, settings.prepare, context.folder, context.progress)
+        return prepare_lesion_set(opened, splits, settings.prepare, context.folder, context.progress, spread)
 
     prepare = settings.prepare
     key = LesionsKey(split=prepare.split, lesions=prepare.lesions, mr_percentiles=prepare.mr_to_ct.mr_percentiles)
@@ -51,7 +57,12 @@ def prepare_lesions(
 
 
 def prepare_mr_to_ct(
-    workspace: Workspace, settings: RunSettings, catalog: StageRecord, *, progress: ProgressCallback = silent
+    workspace: Workspace,
+    settings: RunSettings,
+    catalog: StageRecord,
+    *,
+    progress: ProgressCallback = silent,
+    spread: Spread = here,
 ) -> StageRecord:
     """Resample, correct, mask, scale and split MR and CT volumes; output is a `pipeline.prepared_set.VolumeSet`.
 
@@ -61,7 +72,8 @@ def prepare_mr_to_ct(
     opened, splits = _open(workspace, settings, catalog)
 
     def body(context: StageContext) -> dict[str, JsonValue]:
-        return prepare_volume_set(opened, splits, settings.prepare.mr_to_ct, context.folder, context.progress)
+        mr_to_ct = settings.prepare.mr_to_ct
+        return prepare_volume_set(opened, splits, mr_to_ct, context.folder, context.progress, spread)
 
     key = MRToCTKey(split=settings.prepare.split, mr_to_ct=settings.prepare.mr_to_ct)
     return _run("prepare_mr_to_ct", body, workspace, key, catalog, splits, progress)

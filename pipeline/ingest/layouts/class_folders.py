@@ -11,13 +11,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.errors import InputError, QuarantineError
 from pipeline.ingest.allow_list import is_class_name
 from pipeline.ingest.found import NEAR_DUPLICATES, Found, FoundImage, Ignored, Layout, Reading
 from pipeline.ingest.image_labels import FORM, SPLITS, ImageLabel, read_image_labels
 from pipeline.ingest.images import IMAGE_SUFFIXES, read_gray_images
-from pipeline.ingest.isolated import parse_each
+from pipeline.ingest.isolated import CHUNK_FILES, parse_each, spread_outcomes
 from pipeline.ingest.layouts import slice_pairs
 from pipeline.ingest.layouts.claims import claimed
 from pipeline.ingest.lesion_classes import lesion_class_of
@@ -67,7 +68,8 @@ def read(reading: Reading) -> Iterator[Found]:
     yield Ignored(len(reading.tree.files) - len(images) + found.left_out)
     yield from found.refusals
     files = {images[name].path: images[name] for name in found.labeled}
-    for count, outcome in enumerate(parse_each(read_gray_images, list(files), reading.limits), start=1):
+    parse = partial(parse_each, read_gray_images, limits=reading.limits)
+    for count, outcome in enumerate(spread_outcomes(reading.spread, parse, CHUNK_FILES, list(files)), start=1):
         name = files[outcome.task].name
         label = found.labeled[name]
         if outcome.result is None:

@@ -8,13 +8,14 @@ as a whole is tried again folder by folder, so that one bad copy does not cost t
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import QuarantineError
 from pipeline.ingest.dicom_volumes import volumes
 from pipeline.ingest.found import Reading
-from pipeline.ingest.isolated import parse_each
+from pipeline.ingest.isolated import CHUNK_FILES, parse_each
 from pipeline.ingest.readings import Question
 from pipeline.ingest.scan_parsers import Paths, read_headers
 from pipeline.ingest.source_tree import SourceFile
@@ -73,15 +74,14 @@ class DicomReading:
 def headers_of(reading: Reading, files: Sequence[SourceFile]) -> Iterator[Outcome[Path, DicomHeader]]:
     """Header of every file, in order."""
     question: Question[Path] = Question("headers", _PARSERS, lambda path: (path,), lambda _: None)
-    return reading.outcomes(
-        question, [file.path for file in files], lambda paths: parse_each(read_headers, paths, reading.limits)
-    )
+    parse = partial(parse_each, read_headers, limits=reading.limits)
+    return reading.outcomes(question, [file.path for file in files], parse, CHUNK_FILES)
 
 
 def volumes_of(reading: Reading, plans: Sequence[VolumePlan]) -> Iterator[Outcome[VolumePlan, Scan]]:
     """Volume of every plan, in order."""
     question: Question[VolumePlan] = Question("series", _PARSERS, lambda plan: plan.paths, _asked)
-    return reading.outcomes(question, plans, lambda some: volumes(some, reading.limits))
+    return reading.outcomes(question, plans, partial(volumes, limits=reading.limits))
 
 
 def _asked(plan: VolumePlan) -> list[Any]:

@@ -80,7 +80,7 @@ def image_outcomes(reading: Reading, tasks: Sequence[ImageTask]) -> Iterator[Out
     question: Question[ImageTask] = Question(
         "image files", "pipeline.ingest.nifti_parsers", partial(_looked_at, _here(reading)), _asked
     )
-    return reading.outcomes(question, tasks, lambda some: parse_all(read_image_file, some, reading.limits))
+    return reading.outcomes(question, tasks, partial(parse_all, read_image_file, limits=reading.limits))
 
 
 def mask_outcomes(reading: Reading, tasks: Sequence[MaskTask]) -> Iterator[Outcome[MaskTask, AlignedMask]]:
@@ -88,7 +88,7 @@ def mask_outcomes(reading: Reading, tasks: Sequence[MaskTask]) -> Iterator[Outco
     question: Question[MaskTask] = Question(
         "masks", "pipeline.ingest.lesion_masks", partial(_looked_at, _here(reading)), lambda task: list(task.grids)
     )
-    return reading.outcomes(question, tasks, lambda some: parse_all(read_mask, some, reading.limits))
+    return reading.outcomes(question, tasks, partial(parse_all, read_mask, limits=reading.limits))
 
 
 def _here(reading: Reading) -> frozenset[Path]:

@@ -6,6 +6,7 @@ levels. The case is the subject.
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.errors import QuarantineError
 from pipeline.ingest.found import Found, FoundImage, Ignored, Layout, Reading
 from pipeline.ingest.images import IMAGE_SUFFIXES, read_images
-from pipeline.ingest.isolated import parse_each
+from pipeline.ingest.isolated import CHUNK_FILES, parse_each, spread_outcomes
 from pipeline.ingest.source_tree import Refusal, SourceFile, SourceTree
 
 MODALITIES = ("MR", "CT")
@@ -42,7 +43,8 @@ def read(reading: Reading) -> Iterator[Found]:
             yield Refusal((file.name,), QuarantineError("NO_CASE", "an image without case and slice number", advice))
     shapes: dict[tuple[str, str], tuple[int, ...]] = {}
     accepted: list[tuple[SourceFile, NDArray[Any]]] = []
-    for count, outcome in enumerate(parse_each(read_images, list(slices), reading.limits), start=1):
+    parse = partial(parse_each, read_images, limits=reading.limits)
+    for count, outcome in enumerate(spread_outcomes(reading.spread, parse, CHUNK_FILES, list(slices)), start=1):
         file = slices[outcome.task]
         if outcome.result is None or outcome.result.ndim != 2:
             yield Refusal((file.name,), outcome.refusal or _color())

@@ -8,6 +8,7 @@ no image may fit one by the planes of its contours.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,8 @@ def structure_lesions(reading: Reading, places: VolumePlaces, files: Sequence[So
     drawings = []
     seen: set[References] = set()
     question: Question[Path] = Question("references", _PARSERS, lambda path: (path,), lambda _: None)
-    outcomes = reading.outcomes(
-        question, [file.path for file in files], lambda paths: parse_all(read_references, paths, reading.limits)
-    )
+    parse = partial(parse_all, read_references, limits=reading.limits)
+    outcomes = reading.outcomes(question, [file.path for file in files], parse)
     for file, outcome in zip(files, outcomes, strict=True):
         try:
             if outcome.result is None:
@@ -99,7 +99,7 @@ def _drawn(reading: Reading, places: VolumePlaces, drawings: Sequence[_Drawing])
         for drawing in drawings
     ]
     question: Question[DrawTask] = Question("structures", _PARSERS, lambda task: (task.path,), _asked)
-    outcomes = reading.outcomes(question, tasks, lambda some: parse_all(draw_structures, some, reading.limits))
+    outcomes = reading.outcomes(question, tasks, partial(parse_all, draw_structures, limits=reading.limits))
     for count, (drawing, outcome) in enumerate(zip(drawings, outcomes, strict=True), start=1):
         name = drawing.file.name
         if outcome.result is None:
