@@ -37,8 +37,14 @@ def parsed(monkeypatch):
 
         monkeypatch.setattr(module, name, outcomes)
 
+    real_volumes = dicom_series.volumes
+
+    def volumes(plans, limits):
+        counts["read_planned_volume"] += len(plans)
+        return real_volumes(plans, limits)
+
+    monkeypatch.setattr(dicom_series, "volumes", volumes)
     counting(dicom_series, "parse_each")
-    counting(dicom_series, "parse_all")
     counting(nifti_cases, "parse_all")
     counting(structures, "parse_all")
     return counts
