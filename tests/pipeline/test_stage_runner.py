@@ -3,7 +3,7 @@ from pydantic import BaseModel
 
 from pipeline.errors import InputError, ResourceError
 from pipeline.ledger import Ledger
-from pipeline.source_hash import source_hash
+from pipeline.source_hash import _imports, source_hash
 from pipeline.stage_runner import Stage, run_stage, stage_key
 from pipeline.workspace import Workspace
 
@@ -119,6 +119,22 @@ def test_the_key_holds_the_stage_sources():
     body = Counted()
     one, other = Stage("s", "pipeline.files", body), Stage("s", "pipeline.stage_runner", body)
     assert stage_key(one, {}, Knobs()) != stage_key(other, {}, Knobs())
+
+
+def test_imports_are_found_wherever_a_statement_may_stand(tmp_path):
+    path = tmp_path / "nested.py"
+    path.write_text(
+        "import pipeline.a, os\n"
+        "if os:\n    import pipeline.b\nelif 1:\n    import pipeline.c\nelse:\n    import pipeline.d\n"
+        "try:\n    import models.e\nexcept OSError:\n    import models.f\nelse:\n    import models.g\n"
+        "finally:\n    import models.h\n"
+        "class A:\n    async def f(self):\n        async with x:\n            from pipeline import i\n"
+        "match os:\n    case 1:\n        for _ in ():\n            import pipeline.j\n"
+        "        else:\n            import pipeline.k\n"
+        "f = lambda: [None if 1 else 2 for _ in ()]\n"
+    )
+    deep = {f"pipeline.{name}" for name in "abcdijk"} | {f"models.{name}" for name in "efgh"}
+    assert _imports(path) == deep | {"pipeline"}
 
 
 def test_source_hash_follows_imports_but_not_beyond_our_packages():
