@@ -54,6 +54,7 @@ PAGES = [
     "docs/privacy.md",
     "docs/python.md",
     "docs/flows.md",
+    "docs/sizing.md",
     "docs/schedule.md",
     "docs/team-server.md",
     "docs/demo.md",
