@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python -m benchmarks [names] [--out FOLDER] [--threads N] [--peer NAME=FILE]``.
+"""Run the benchmarks: ``python -m benchmarks [names] [--out FOLDER] [--threads N] [--peer NAME=PATH]``.
 
 Each prints one line a comparison and writes one JSON file, with the command that repeats it.
 """
@@ -9,7 +9,16 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import ingest, lesion_gan, metrics, prepared_loading, start_up, translation_step, volume_translation
+from benchmarks import (
+    ingest,
+    lesion_gan,
+    light_generator,
+    metrics,
+    mr_to_ct,
+    prepared_loading,
+    start_up,
+    volume_translation,
+)
 from benchmarks.comparison import Comparison
 
 Peers = dict[str, Path]
@@ -20,7 +29,8 @@ BENCHMARKS: dict[str, Callable[[Peers], list[Comparison]]] = {
     "prepared_loading": lambda peers: prepared_loading.run(),
     "metrics": lambda peers: metrics.run(),
     "lesion_gan": lambda peers: lesion_gan.run(peers.get("lesion_gan")),
-    "translation_step": lambda peers: translation_step.run(peers.get("translation_step")),
+    "mr_to_ct": lambda peers: mr_to_ct.run(peers.get("mr_to_ct")),
+    "light_generator": lambda peers: light_generator.run(),
     "volume_translation": lambda peers: volume_translation.run(),
 }
 """Every benchmark by name."""
@@ -32,7 +42,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench-out"), help="folder of the JSON files")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch")
     parser.add_argument(
-        "--peer", action="append", default=[], metavar="NAME=FILE", help="peer of a training step, see peer_file.py"
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="peer of a training step",
     )
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(BENCHMARKS))

@@ -124,7 +124,7 @@ def give_weights(ours: nn.Module, theirs: nn.Module) -> None:
     for kind in kinds:
         pairs = [[layer for layer in network.modules() if isinstance(layer, kind)] for network in (ours, theirs)]
         if [layer.weight.shape for layer in pairs[0]] != [layer.weight.shape for layer in pairs[1]]:
-            raise SystemExit("The script's networks are not those of the DCGAN of 2016.")
+            raise SystemExit("The peer's networks are built otherwise than ours.")
         for own, other in zip(*pairs, strict=True):
             own.weight.data.copy_(other.weight.data)
             if own.bias is not None:

@@ -5,7 +5,7 @@ The file defines one function and nothing else is asked of it:
     def build_step(**sizes) -> Callable: ...
 
 `lesion_gan` calls ``build_step(size_px, channels, classes, width, latent_size)`` and then ``step(images, classes)``;
-`translation_step` calls ``build_step(channels, width, discriminator_width)`` and then ``step(mr, ct)``.
+`mr_to_ct` calls ``build_step(channels, width, discriminator_width)`` and then ``step(mr, ct)``.
 """
 
 import importlib.util

@@ -1,10 +1,15 @@
 """Building blocks that both GANs share.
 
-Reflection is built from slices, flips and concatenation: the backward pass of torch's own reflection and replication
-padding adds atomically on GPUs and so is not reproducible there, while this one is, with equal values.
+The backward pass of torch's own reflection padding adds atomically on GPUs and so is not reproducible there: ours
+gathers instead, with equal values but for the order of sums.
+
+No rectifier that follows an instance norm works in place: the norm returns a view, and autograd copies a view that was
+written to three times on its way back.
 """
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,10 +39,59 @@ def reflect_pad(images: Tensor, size: int) -> Tensor:
             allowed=f"at least {size + 1} pixels a side",
             change="use larger patches",
         )
-    top, bottom = images[..., 1 : size + 1, :].flip(-2), images[..., -size - 1 : -1, :].flip(-2)
-    tall = torch.cat([top, images, bottom], dim=-2)
-    left, right = tall[..., 1 : size + 1].flip(-1), tall[..., -size - 1 : -1].flip(-1)
-    return torch.cat([left, tall, right], dim=-1)
+    result: Tensor = _Reflection.apply(images, size)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Reflection(torch.autograd.Function):
+    """Padding whose gradient is reproducible everywhere: torch's own on a CPU, gathers elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, size: int) -> Tensor:
+        """Mirror the edges."""
+        ctx.size = size
+        return F.pad(images, (size,) * 4, mode="reflect")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Add what the borders received to the pixels that they show."""
+        (gradient,) = gradients
+        return reflection_gradient(gradient, ctx.size, exact_kernel=gradient.device.type == "cpu"), None
+
+
+def reflection_gradient(gradient: Tensor, size: int, *, exact_kernel: bool) -> Tensor:
+    """Gradient of `reflect_pad`.
+
+    Args:
+        gradient: of its result.
+        size: pixels on each side.
+        exact_kernel: whether torch's own kernel adds in a fixed order here.
+    """
+    if exact_kernel:
+        inner = gradient[..., size:-size, size:-size]
+        return torch.ops.aten.reflection_pad2d_backward(gradient, inner, [size] * 4)  # type: ignore[no-any-return]
+    for axis in (-2, -1):
+        padded = gradient
+        gradient = padded.narrow(axis, size, padded.shape[axis] - 2 * size)
+        for places, weight in _mirrors(gradient.shape[axis], size, axis, gradient.device, gradient.dtype):
+            gradient = torch.addcmul(gradient, padded.index_select(axis, places), weight)
+    return gradient
+
+
+@functools.cache
+def _mirrors(
+    length: int, size: int, axis: int, device: torch.device, dtype: torch.dtype
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Where the border shows each pixel of an axis, and 1 where it does: once at most, twice at most on short axes."""
+    pixels = torch.arange(length)
+    near, far = (pixels >= 1) & (pixels <= size), (pixels >= length - 1 - size) & (pixels <= length - 2)
+    before, after = size - pixels, 2 * (length - 1) - pixels + size
+    if bool((near & far).any()):
+        ways = [(before, near), (after, far)]
+    else:
+        ways = [(torch.where(near, before, after), near | far)]
+    shape = (-1, 1) if axis == -2 else (-1,)
+    return tuple(((places * shown).to(device), shown.to(device, dtype).view(shape)) for places, shown in ways)
 
 
 class ReflectConv(nn.Module):
@@ -83,7 +137,7 @@ class ResidualBlock(nn.Module):
         self.body = nn.Sequential(
             ReflectConv(channels, channels, 3),
             nn.InstanceNorm2d(channels, affine=True),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             ReflectConv(channels, channels, 3),
             nn.InstanceNorm2d(channels, affine=True),
         )

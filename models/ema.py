@@ -41,8 +41,9 @@ class ExponentialMovingAverage:
         """Move the average one step toward the network's present weights, and copy its buffers."""
         self.updates += 1
         weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for average, current in zip(self.average.parameters(), network.parameters(), strict=True):
-            average.lerp_(current, weight)
+        averages: list[Tensor] = list(self.average.parameters())
+        currents: list[Tensor] = list(network.parameters())
+        torch._foreach_lerp_(averages, currents, weight)
         for kept, present in zip(self.average.buffers(), network.buffers(), strict=True):
             kept.copy_(present)
 

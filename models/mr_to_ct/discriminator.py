@@ -38,7 +38,7 @@ class PatchDiscriminator(nn.Module):
             body += [
                 nn.Conv2d(features[i - 1], features[i], KERNEL, strides[i], 1),
                 nn.InstanceNorm2d(features[i], affine=True),
-                nn.LeakyReLU(0.2, inplace=True),
+                nn.LeakyReLU(0.2),
             ]
         self.body = nn.Sequential(*body, nn.Conv2d(features[-1], 1, KERNEL, 1, 1))
         self.receptive_field = 1

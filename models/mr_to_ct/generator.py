@@ -143,16 +143,16 @@ class ResNetGenerator(Translator):
         self.body = nn.Sequential(
             ReflectConv(in_channels, width, 7),
             nn.InstanceNorm2d(width, affine=True),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             _halving(width, 2 * width),
             _halving(2 * width, 4 * width),
             *[ResidualBlock(4 * width) for _ in range(blocks)],
             ResizeConv(4 * width, 2 * width),
             nn.InstanceNorm2d(2 * width, affine=True),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             ResizeConv(2 * width, width),
             nn.InstanceNorm2d(width, affine=True),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             ReflectConv(width, out_channels, 7),
         )
         initialize(self, rng)
@@ -178,7 +178,7 @@ def _halving(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1),
         nn.InstanceNorm2d(out_channels, affine=True),
-        nn.ReLU(inplace=True),
+        nn.ReLU(),
     )
 
 
@@ -191,7 +191,7 @@ class _Doubling(nn.Module):
         self.merge = nn.Sequential(
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
             nn.InstanceNorm2d(out_channels, affine=True),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
         )
 
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class _Down(nn.Module):
         self.halve = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1),
             nn.InstanceNorm2d(out_channels, affine=True),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
         )
         self.refine = _Refine(out_channels)
 
@@ -106,7 +106,7 @@ class _Refine(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1), nn.InstanceNorm2d(channels, affine=True), nn.ReLU(inplace=True)
+            nn.Conv2d(channels, channels, 3, padding=1), nn.InstanceNorm2d(channels, affine=True), nn.ReLU()
         )
 
     def forward(self, features: Tensor) -> Tensor:

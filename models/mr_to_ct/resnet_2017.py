@@ -71,7 +71,7 @@ class _Block(nn.Module):
 
 
 def _normalized(convolution: nn.Module, channels: int) -> list[nn.Module]:
-    return [convolution, nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)]
+    return [convolution, nn.InstanceNorm2d(channels), nn.ReLU()]
 
 
 def _doubling(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:

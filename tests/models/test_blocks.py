@@ -21,6 +21,7 @@ from models.blocks import (
     initialize,
     normalize_spectrally,
     reflect_pad,
+    reflection_gradient,
 )
 
 
@@ -37,6 +38,23 @@ def test_reflection_equals_torchs_forward_and_backward(size: int) -> None:
     ours_gradient = torch.autograd.grad((ours * weight).sum(), images)[0]
     theirs_gradient = torch.autograd.grad((theirs * weight).sum(), images)[0]
     assert torch.allclose(ours_gradient, theirs_gradient, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "shape"), [(1, (2, 9)), (3, (7, 4)), (3, (8, 9)), (4, (5, 31))])
+def test_the_gathered_gradient_of_reflection_equals_torchs(size: int, shape: tuple[int, int]) -> None:
+    images = noise(2, 3, *shape).requires_grad_()
+    padded = F.pad(images, (size,) * 4, mode="reflect")
+    gradient = noise(*padded.shape, seed=1)
+    theirs = torch.autograd.grad(padded, images, gradient)[0]
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for exact in (False, True):
+            ours = reflection_gradient(gradient.to(memory_format=layout), size, exact_kernel=exact)
+            assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_reflection_can_be_differentiated_twice() -> None:
+    images = noise(1, 1, 4, 5).double().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: reflect_pad(x, 2).pow(3), images)
 
 
 def test_reflection_of_too_short_an_image_is_refused() -> None:
