@@ -35,6 +35,13 @@ CONNECT_S = 20
 _MODULES = ("pipeline.ingest.stage", "pipeline.prepare.stage", "pipeline.evaluate.stage")
 _LIBRARIES = ("numpy", "scipy", "simpleitk", "scikit-image", "nibabel", "pydicom", "polars", "pillow")
 
+_OWN_WORKERS = {
+    "distributed.worker.daemon": False,  # a worker starts the limited process that parses, which a daemon may not
+    "distributed.scheduler.http.routes": [],  # pages without a password
+    "distributed.worker.http.routes": [],
+}
+"""Dask's configuration of processes of this machine."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -152,8 +159,7 @@ def _client(asked: Asked) -> Iterator[Any]:
 
     with ExitStack() as stack:
         if asked.address is None:
-            # A worker starts the limited process that parses, which a daemon may not.
-            stack.enter_context(dask.config.set({"distributed.worker.daemon": False}))
+            stack.enter_context(dask.config.set(_OWN_WORKERS))
             # With a certificate of its own: a port of this machine is open to all its users. Without a limit of
             # memory nothing is spilled to disk.
             cluster = LocalCluster(
@@ -163,6 +169,7 @@ def _client(asked: Asked) -> Iterator[Any]:
                 security=True,
                 memory_limit=0,
                 dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 silence_logs=logging.ERROR,
             )
             stack.enter_context(cluster)
