@@ -107,7 +107,6 @@ def _beside_authors(checkout: Path, precision: Precision) -> Comparison:
         rounds=5,
         facts=facts,
         warm_up=0,
-        images=1,
     )
 
 
