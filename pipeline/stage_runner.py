@@ -4,6 +4,7 @@ The key of a stage is a hash of the content of its inputs, of its settings and o
 found under its key is verified against its manifest before it is used; a damaged one is set aside and made again.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -242,4 +243,5 @@ def _seal(
     }
     write_json(partial / RECORD_FILE, provenance)
     promote_folder(partial, final)
-    return record.model_copy(update={"facts": facts})
+    # As they are read again: a page that lists facts in order must not tell a made output from a found one.
+    return record.model_copy(update={"facts": json.loads(json.dumps(facts, sort_keys=True))})

@@ -121,6 +121,18 @@ def test_the_key_holds_the_stage_sources():
     assert stage_key(one, {}, Knobs()) != stage_key(other, {}, Knobs())
 
 
+def test_facts_of_a_made_output_come_in_the_order_of_a_found_one(tmp_path):
+    workspace = Workspace.open(tmp_path / "w")
+
+    class Nothing(BaseModel):
+        pass
+
+    stage = Stage("demo", "pipeline.files", lambda context: {"b": {"z": 1, "a": 2}, "a": [3]})
+    made, found = (run_stage(workspace, stage, Nothing(), records={}) for _ in range(2))
+    assert (made.cached, found.cached) == (False, True)
+    assert str(made.facts) == str(found.facts) == "{'a': [3], 'b': {'a': 2, 'z': 1}}"
+
+
 def test_imports_are_found_wherever_a_statement_may_stand(tmp_path):
     path = tmp_path / "nested.py"
     path.write_text(
