@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.translation_real_data import Case, PairSet, Volume, mr_units
+from pipeline.train.weak_labels import Atlas, weak_ct
 
 _LEVELS = 256
 
@@ -22,7 +23,7 @@ def scores_of(pairs: PairSet, test: Sequence[Case], translate: Callable[[Case], 
 
 
 def baselines(pairs: PairSet, rotation: int) -> dict[str, Any]:
-    """One value, the lookup, the lookup times the MR's body mask; and what a shift of the truth by a pixel costs."""
+    """What needs no network: see ``ways``; and what a shift of the truth by a pixel costs."""
     train, test = pairs.split(rotation)
     table = fit_lookup(train)
     middle = float(np.median(np.concatenate([case.ct[case.outline] for case in train])))
@@ -31,10 +32,12 @@ def baselines(pairs: PairSet, rotation: int) -> dict[str, Any]:
     def masked(case: Case) -> Volume:
         return np.asarray(np.where(mr_units(case)[1] > 0, _looked_up(table, case.mr), air), np.float32)
 
+    atlases = [Atlas(case.ct, case.outline) for case in train]
     ways: dict[str, Callable[[Case], Volume]] = {
         "one_value": lambda case: np.full_like(case.ct, middle),
         "lookup": lambda case: _looked_up(table, case.mr),
         "lookup_times_mask": masked,
+        "guess_from_other_cts": lambda case: weak_ct(*mr_units(case), atlases, pairs.unit),
         "truth_one_pixel_off": lambda case: np.roll(case.ct, 1, axis=2),
     }
     return {name: scores_of(pairs, test, way) for name, way in ways.items()}
