@@ -106,7 +106,7 @@ class _Parser:
 
     def _take_option(self) -> bool:
         name = self._text()
-        if name not in ("truncation", "seed") or self._class_at(self.place) is not None:
+        if name not in ("truncation", "seed") or (self._awaits_class() and self._class_at(self.place) is not None):
             return False
         value, place = read_number(self.tokens, self.place + 1 + (self._text(1) in ("=", ":")))
         if value is None or name in self.options or not _is_option(name, value):
@@ -130,14 +130,16 @@ class _Parser:
         return True
 
     def _take_class(self) -> bool:
-        awaited = bool(self.groups) and self.groups[-1][-1].lesion_class is None
-        found = self._class_at(self.place) if awaited else None
+        found = self._class_at(self.place) if self._awaits_class() else None
         if found is None:
             return False
         name, place = found
         self.groups[-1][-1].lesion_class = name
         self.place, self.separated = place, False
         return True
+
+    def _awaits_class(self) -> bool:
+        return bool(self.groups) and self.groups[-1][-1].lesion_class is None
 
     def _refuse_class(self) -> bool:
         """A class where no number awaits it."""
@@ -292,7 +294,7 @@ class _Parser:
             raise self._refuse(f"{self.groups[-1][-1].count} of no class", "Name the class behind the number.")
 
     def _unknown(self) -> InputError:
-        token = self.tokens[self.place]
+        token = self.tokens[min(self.place, len(self.tokens) - 1)]
         near = self.vocabulary.nearest(token.text)
         hint = f"Did you mean `{near}`?" if near else "Leave it out, or say it in these words."
         return self._refuse(f"`{token.shown}`", hint)

@@ -1,7 +1,7 @@
 """Requests in words: what they mean, that recipes survive being said and read back, that nonsense is refused."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
@@ -194,6 +194,8 @@ def requests(draw):
 
 
 @given(requests())
+@example((Request((CohortLine(lesion_class="10", count=1),), 1.0, None), Vocabulary(("10", "truncation"), (SIZE,))))
+@example((Request((CohortLine(lesion_class="seed", count=7),), None, 3), Vocabulary(("seed", "1"), (SIZE,))))
 @settings(max_examples=100, deadline=None)
 def test_recipes_survive_being_said_and_read_back(case):
     request, vocabulary = case
@@ -202,6 +204,7 @@ def test_recipes_survive_being_said_and_read_back(case):
         assert parse_request(text, vocabulary) == request
 
 
+@example("1!ALL")
 @given(
     st.text(max_size=60)
     | st.lists(
