@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.blocks import FromImage, ToImage, consecutive, initialize, leaky_relu
 from models.lesion_gan.generator import SEED_SIDE, doublings
+from models.strided_convolution import DoublingConv, HalvingConv
 
 CLASS_SIZE = 16
 """Length of the class embedding that G is given."""
@@ -47,10 +48,7 @@ class ClassicGenerator(nn.Module):
         self.classes = nn.Embedding(num_classes, CLASS_SIZE) if num_classes else None
         inputs = latent_size + (CLASS_SIZE if num_classes else 0)
         self.seed = nn.ConvTranspose2d(inputs, features[0], SEED_SIDE, bias=False)
-        self.ups = nn.ModuleList(
-            nn.ConvTranspose2d(inner, outer, 4, stride=2, padding=1, bias=False)
-            for inner, outer in consecutive(features)
-        )
+        self.ups = nn.ModuleList(DoublingConv(inner, outer) for inner, outer in consecutive(features))
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for channels in features)
         self.to_image = ToImage(features[-1], image_channels)
         initialize(self, rng)
@@ -97,7 +95,7 @@ class ClassicDiscriminator(nn.Module):
         channels += [width * min(8, 2**i) for i in range(doublings(image_size))]
         self.class_images = nn.Embedding(num_classes, image_size**2) if num_classes else None
         self.downs = nn.ModuleList(
-            (nn.Conv2d if index else FromImage)(inner, outer, 4, stride=2, padding=1, bias=index == 0)
+            HalvingConv(inner, outer, bias=False) if index else FromImage(inner, outer, 4, stride=2, padding=1)
             for index, (inner, outer) in enumerate(consecutive(channels))
         )
         # Without running statistics: batch statistics serve in training and while D is frozen, as in the paper.

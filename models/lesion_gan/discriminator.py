@@ -20,6 +20,7 @@ from models.blocks import (
 )
 from models.lesion_gan.conditions import AttributeCode, attribute_projection, classes_of
 from models.lesion_gan.generator import doublings
+from models.strided_convolution import HalvingConv
 
 
 class DCGANDiscriminator(nn.Module):
@@ -56,7 +57,7 @@ class DCGANDiscriminator(nn.Module):
         self.image_size, self.image_channels, self.num_classes = image_size, image_channels, num_classes
         channels = [image_channels] + [width * min(8, 2**i) for i in range(doublings(image_size))]
         self.downs = nn.ModuleList(
-            (nn.Conv2d if index else FromImage)(inner, outer, 4, stride=2, padding=1)
+            HalvingConv(inner, outer) if index else FromImage(inner, outer, 4, stride=2, padding=1)
             for index, (inner, outer) in enumerate(consecutive(channels))
         )
         self.batch_spread = MinibatchStandardDeviation()

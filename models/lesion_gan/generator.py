@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.blocks import ConditionalBatchNorm, ResizeConv, ToImage, consecutive, initialize
 from models.lesion_gan.conditions import AttributeCode, AttributeModulation, classes_of
 from models.rules import broken_rule
+from models.strided_convolution import DoublingConv
 
 SEED_SIDE = 4
 """Side of the first feature map, pixels."""
@@ -118,5 +119,5 @@ class DCGANGenerator(nn.Module):
 
 def _doubling(in_channels: int, out_channels: int, upsampling: Upsampling) -> nn.Module:
     if upsampling == "transposed":
-        return nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
+        return DoublingConv(in_channels, out_channels)
     return ResizeConv(in_channels, out_channels, bias=False)
