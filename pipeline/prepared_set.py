@@ -56,6 +56,7 @@ VOLUME_SCHEMA: dict[str, Any] = {
     "scan_affine": pl.List(pl.Float64),  # 16 numbers of the scan's own grid; null without geometry
     "mr_knots": pl.List(pl.Float64),  # MR intensities at the knots of a map by landmarks, else null
     "mr_knots_unit": pl.List(pl.Float64),  # units at the same knots
+    "lesion_classes": pl.List(pl.String),  # of the subject, by the catalog; null where it knows no lesions at all
 }
 
 IMAGES_ARRAY = "images.npy"

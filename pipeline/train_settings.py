@@ -172,6 +172,14 @@ class TrainMRToCTSettings(LoopSettings):
         0.0, description="Strength of random contrast, gain and noise of MR; 1 is strong, 0 is none."
     )
     coordinates: bool = Field(True, description="Give the networks the position in the body as three more channels.")
+    domain_mismatch: Literal["warn", "refuse"] = Field(
+        "warn",
+        description="What is done where MR and CT of a game without pairs show other body parts, lesions, sizes or "
+        "slice positions: networks then invent or remove what one side shows more of (Cohen 2018).",
+    )
+    domain_mismatch_limit: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.3, description="Largest distance of both sides, 0 for equal shares and 1 for nothing in common."
+    )
 
 
 class TrainSettings(FrozenSettings):

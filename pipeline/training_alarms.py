@@ -20,6 +20,7 @@ AlarmName = Literal[
     "discriminator_at_chance",
     "diversity_lost",
     "data_without_variety",
+    "domains_differ",
     "non_finite",
     "out_of_memory",
 ]

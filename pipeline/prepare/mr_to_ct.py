@@ -57,8 +57,9 @@ def prepare_volume_set(
     Raises:
         InputError: no MR, no CT, or HU beside grey levels.
     """
-    volumes = _wanted(catalog.series.filter(pl.col("kind") == "volume"), settings)
-    cases = catalog.series.filter(pl.col("source") == "slice_pairs")
+    series = _with_lesions(catalog)
+    volumes = _wanted(series.filter(pl.col("kind") == "volume"), settings)
+    cases = series.filter(pl.col("source") == "slice_pairs")
     _check_modalities(volumes, cases, settings)
     knots = CT_MAP if volumes.height else GREY_MAP
     facts: dict[str, Any] = {
@@ -85,6 +86,13 @@ def _counts(table: pl.DataFrame) -> dict[str, Any]:
         "ct_volumes": table.filter((pl.col("modality") == "CT") & pl.col("own_grid")).height,
         "pairs": mr.filter(pl.col("pair_volume") >= 0).height,
     }
+
+
+def _with_lesions(catalog: Catalog) -> pl.DataFrame:
+    """Series with the lesion classes of their subject: none for others than those with lesions, null without any."""
+    named = catalog.lesions.group_by("subject_id").agg(pl.col("lesion_class").unique().sort().alias("lesion_classes"))
+    joined = catalog.series.join(named, on="subject_id", how="left", maintain_order="left")
+    return joined if not named.height else joined.with_columns(pl.col("lesion_classes").fill_null([]))
 
 
 def _wanted(volumes: pl.DataFrame, settings: PrepareMRToCTSettings) -> pl.DataFrame:
@@ -269,6 +277,7 @@ def _write(
             "sequence": row["sequence"],
             "body_part": row["body_part"],
             "scan_affine": row["affine"],
+            "lesion_classes": row["lesion_classes"],
         }
         | (knots_of(volume.scale) if volume.scale else {}),
         volume.slices,

@@ -39,6 +39,11 @@ def _from_facts(records: Mapping[str, StageRecord]) -> Iterator[str]:
                 "The source names no subjects. Near-identical images were taken for one subject, so that the split "
                 "keeps copies together, but two unlike images of one person may lie on both sides of it."
             )
+    for found in fact_list(records["train_mr_to_ct"].facts, "domains_differ") if "train_mr_to_ct" in records else ():
+        yield (
+            f"The MR and the CT that the translator learned from without pairs differ in {found}. Such networks invent "
+            "what one side shows more of, or remove it (Cohen 2018): look for structures that the MR does not have."
+        )
     yield from _scope_cautions(records["translate_mr_to_ct"].facts if "translate_mr_to_ct" in records else {})
     if "export_lesions" in records and not records["export_lesions"].facts.get("released"):
         yield str(records["export_lesions"].facts.get("reason", ""))

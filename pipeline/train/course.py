@@ -45,6 +45,8 @@ class Course:
     def action(self, finding: Finding) -> AlarmAction:
         """What is to be done about trouble: what the settings say, as far as that can be done."""
         asked = self._settings.alarms.action
+        if finding.alarm == "domains_differ":
+            return "warn"  # where it is to end the training, there is none: see `domain_mismatch`
         if finding.alarm == "data_without_variety":
             return "warn" if asked == "warn" else "stop"  # going back changes no image
         if asked == "roll_back" and self._count("roll_back") >= self._settings.alarms.max_rollbacks:

@@ -1,6 +1,6 @@
 """Training of the conditional DCGAN on a prepared image set."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from models.lesion_gan.step import Discriminator, LesionGANStep, LesionStepSetti
 from pipeline.intensity import from_int16
 from pipeline.prepared_set import ImageSet
 from pipeline.settings import TrainLesionsSettings
+from pipeline.train.alarms import Finding
 from pipeline.train.data_checks import check_images, variety
 from pipeline.train.pictures import tile
 from pipeline.train.trainee import ProbeImages
@@ -53,6 +54,7 @@ class LesionTraining:
         self.variety: Mapping[str, float] = {
             name: variety(self._pixels[members]) for name, members in zip(images.classes, self._members, strict=True)
         }
+        self.mismatches: Sequence[Finding] = ()
         self._seed = seed
         rng = torch.Generator().manual_seed(seed)
         self._draw = torch.Generator().manual_seed(seed + 1)

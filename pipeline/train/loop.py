@@ -94,7 +94,7 @@ class _Loop:
             self._go_on_from(found)
             return
         self.course.keep_until(None)
-        self._respond(poor_data(trainee.variety))
+        self._respond([*poor_data(trainee.variety), *trainee.mismatches])
         self._save()
 
     def step(self) -> bool:

@@ -1,6 +1,6 @@
 """Training of the CycleGAN on a prepared volume set."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,9 @@ from pipeline.errors import InputError
 from pipeline.intensity import PiecewiseLinearMap
 from pipeline.prepared_set import VolumeSet
 from pipeline.settings import TrainMRToCTSettings
+from pipeline.train.alarms import Finding
 from pipeline.train.data_checks import check_slices, variety
+from pipeline.train.domain_balance import compare_domains
 from pipeline.train.patch_augmentation import PatchAugmentation
 from pipeline.train.patch_sampler import PatchSampler
 from pipeline.train.pictures import tile
@@ -65,6 +67,8 @@ class MRToCTTraining:
         self.variety: Mapping[str, float] = {
             name: variety(torch.from_numpy(stack)) for name, stack in slices.items() if len(stack) > 1
         }
+        self._compared = compare_domains(volumes, settings)
+        self.mismatches: Sequence[Finding] = tuple(each.finding() for each in self._compared if each.differs)
         self._volumes, self._seed = volumes, seed
         self.model_settings = TranslatorSettings(
             generator=settings.generator,
@@ -149,11 +153,13 @@ class MRToCTTraining:
             "trained_on": self._trained_on,
             "unit": self._facts["unit"],
             "spacing_mm": self._facts["spacing_mm"],
+            "domain_balance": [each.facts() for each in self._compared],
             SCOPE_KEY: domain_card(self._volumes).model_dump(mode="json"),
         }
         digest = save_model(folder, self.model_settings, kept, card)
         counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
-        return {"model_sha256": digest, "parameters": counts}
+        differing = [each.found for each in self._compared if each.differs]
+        return {"model_sha256": digest, "parameters": counts, "domains_differ": differing}
 
 
 def _step_settings(settings: TrainMRToCTSettings, facts: Mapping[str, Any]) -> MRToCTStepSettings:

@@ -1,6 +1,6 @@
 """What the training loop asks of a training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from models.diagnostics import Game
+from pipeline.train.alarms import Finding
 
 
 class TrainingStep(Protocol):
@@ -73,6 +74,10 @@ class Trainee(Protocol):
     @property
     def variety(self) -> Mapping[str, float]:
         """How much the training images of each class or modality differ, see `pipeline.train.data_checks.variety`."""
+
+    @property
+    def mismatches(self) -> Sequence[Finding]:
+        """How the sides of a game differ in what they show, see `pipeline.train.domain_balance`."""
 
     def train_batch(self) -> dict[str, Tensor]:
         """Draw a batch, make one step, return detached scalar terms."""

@@ -348,3 +348,21 @@ def test_what_lies_outside_can_be_kept(maker, tmp_path):
     _, found = prepared(maker, tmp_path, ct_outside_body="keep")
     (row,) = found.volumes("CT", ["train"])
     assert np.array_equal(from_slices(np.asarray(found.voxels(row))), with_couch(geometry))
+
+
+def test_lesions_of_a_subject_are_known_of_all_its_volumes(maker, tmp_path):
+    """What one side shows more of than the other is compared before training."""
+    series = add_mr(maker, "ill")
+    add_ct(maker, "ill")
+    add_ct(maker, "well")
+    maker.lesion(series, "tumor", None, None)
+    _, volumes = prepared(maker, tmp_path)
+    known = {(row["subject_id"], row["modality"]): row["lesion_classes"] for row in volumes.table.to_dicts()}
+    assert known == {("ill", "MR"): ["tumor"], ("ill", "CT"): ["tumor"], ("well", "CT"): []}
+
+
+def test_without_lesions_in_the_catalog_nothing_is_known_of_them(maker, tmp_path):
+    add_mr(maker)
+    add_ct(maker)
+    _, volumes = prepared(maker, tmp_path)
+    assert volumes.table["lesion_classes"].to_list() == [None] * volumes.table.height
