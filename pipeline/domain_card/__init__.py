@@ -10,15 +10,20 @@ from pipeline.domain_card.card import (
     slice_spacing,
 )
 from pipeline.domain_card.ct_reference import EDGES, CTMeasures, CTReference, histogram_distance, measure_ct
-from pipeline.domain_card.gate import Finding, ScopeVerdict, judge
+from pipeline.domain_card.gate import TAIL, Finding, ScopeVerdict, judge
+from pipeline.domain_card.held_out import AnswerKind, Calibration, CaseFigures
 from pipeline.domain_card.measures import ScanFacts, ScopeMeasures, measure_mr
 from pipeline.domain_card.spread import Spread
 
 __all__ = [
     "EDGES",
     "SCOPE_KEY",
+    "TAIL",
+    "AnswerKind",
     "CTMeasures",
     "CTReference",
+    "Calibration",
+    "CaseFigures",
     "DomainCard",
     "Finding",
     "ScanFacts",

@@ -17,6 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.domain_card.ct_reference import CTReference, ct_reference
+from pipeline.domain_card.held_out import Calibration
 from pipeline.domain_card.measures import CELLS, LEVELS, SHELLS, ScanFacts, ScopeMeasures, measure_mr
 from pipeline.domain_card.spread import Spread
 from pipeline.intensity import from_int16
@@ -127,6 +128,7 @@ class DomainCard(BaseModel):
         spacing_mm: of the prepared grid (R, A, S); None without geometry.
         groups: kinds of MR.
         ct: what training CTs were like.
+        held_out: what validation cases came to; None where there were none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -134,6 +136,7 @@ class DomainCard(BaseModel):
     spacing_mm: tuple[float, float, float] | None
     groups: tuple[ScopeGroup, ...]
     ct: CTReference | None
+    held_out: Calibration | None = None
 
 
 def domain_card(volumes: VolumeSet) -> DomainCard:

@@ -1,7 +1,7 @@
 """Checks of one pseudo-CT, with a traffic light each; they need no CT of the subject.
 
-Limits come from the model's domain card where it knows what is usual, else they are fixed, and each row says which. A
-light warns of what is unusual; green is no proof that a pseudo-CT is right.
+Limits come from the model's domain card where it knows what is usual, or from held-out cases of the workspace, else
+they are fixed, and each row says which. A light warns of what is unusual; green is no proof that a pseudo-CT is right.
 """
 
 from pathlib import Path
@@ -11,11 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline.body_mask import ct_body_mask
-from pipeline.domain_card import CTReference, DomainCard, Spread, histogram_distance, measure_ct
-from pipeline.generate.case_maps import RESIDUAL_STEPS, CaseMaps
-from pipeline.generate.case_source import CaseSource
+from pipeline.domain_card import (
+    TAIL,
+    Calibration,
+    CaseFigures,
+    CTReference,
+    DomainCard,
+    Spread,
+    histogram_distance,
+    measure_ct,
+)
 from pipeline.generate.scope import IN_SCOPE, OUT_OF_SCOPE, CaseScope
+from pipeline.translated_case import CaseMaps, CaseSource
 
 Light = Literal["green", "amber", "red", "none"]
 
@@ -30,8 +37,8 @@ CHECK_SCHEMA: dict[str, Any] = {
     "meaning": pl.String,
 }
 
-AMBER_TAIL, RED_TAIL = 0.025, 0.0005
-"""Share of training CTs' kind that lies beyond a limit of the domain card."""
+AMBER_TAIL, RED_TAIL = 0.025, TAIL
+"""Share of cases of the kind that is known that lies beyond a calibrated limit."""
 
 _PRIORS = {"histogram": {"HU": 30.0, "grey": 8.0}, "continuity": 0.03, "fragments": 0.03}
 """What subjects differ by, for cards that know few CTs."""
@@ -43,13 +50,21 @@ RESIDUAL = (0.1, 0.2)
 """Mean cycle residual in the body, in MR units, from which a light is amber, and red."""
 
 OUTLINE_DICE = (0.97, 0.93)
-"""Dice of both body outlines below which a light is amber, and red."""
+"""Dice of both body outlines below which a light is amber, and red.
+
+These three hold where there are no held-out cases to calibrate limits on."""
 
 Check = dict[str, Any]
 
 
 def case_checks(
-    folder: Path, maps: CaseMaps, source: CaseSource, scope: CaseScope, card: DomainCard | None
+    folder: Path,
+    maps: CaseMaps,
+    source: CaseSource,
+    scope: CaseScope,
+    card: DomainCard | None,
+    figures: CaseFigures,
+    calibration: Calibration | None,
 ) -> list[Check]:
     """Every check of a case, in the order of the report.
 
@@ -59,14 +74,15 @@ def case_checks(
         source: its MR.
         scope: what the gate says.
         card: domain card of the model; None where it has none.
+        figures: of the case.
+        calibration: what held-out cases came to; None where there were none.
     """
     pseudo_ct = _open(folder, maps.pseudo_ct)
     body = np.asarray(source.volume.mask) > 0
     checks = [_scope_check(scope), *_ct_checks(pseudo_ct, body, source.unit, None if card is None else card.ct)]
-    if source.unit == "HU" and source.volume.spacing_mm is not None:
-        checks.append(_outline_check(pseudo_ct, body, source.volume.spacing_mm))
-    checks += _map_checks(folder, maps, body, source.unit)
-    return checks
+    if figures.outline is not None:
+        checks.append(_outline_check(figures.outline, calibration))
+    return [*checks, _uncertainty_check(figures, calibration, source.unit), _residual_check(figures, calibration)]
 
 
 def _open(folder: Path, path: str) -> npt.NDArray[np.int16]:
@@ -132,35 +148,48 @@ def _against(name: str, value: float, spread: Spread, prior: float, unit: str, s
     return _check(name, light, value, unit, rule, meaning)
 
 
-def _outline_check(
-    pseudo_ct: npt.NDArray[np.int16], body: npt.NDArray[np.bool_], spacing_mm: tuple[float, float, float]
-) -> Check:
-    slices, rows, columns = spacing_mm
-    outline = ct_body_mask(np.asarray(pseudo_ct).transpose(2, 1, 0), (columns, rows, slices)).transpose(2, 1, 0)
-    total = int(outline.sum() + body.sum())
-    dice = 2 * int((outline & body).sum()) / total if total else 0.0
-    light: Light = "red" if dice < OUTLINE_DICE[1] else "amber" if dice < OUTLINE_DICE[0] else "green"
-    rule = f"amber below {OUTLINE_DICE[0]:g}, red below {OUTLINE_DICE[1]:g} (fixed)"
+def _outline_check(dice: float, calibration: Calibration | None) -> Check:
+    amber, red, basis = _limits("outline", (1 - OUTLINE_DICE[0], 1 - OUTLINE_DICE[1]), calibration)
+    rule = f"amber below {1 - amber:.3g}, red below {1 - red:.3g} {basis}"
+    light = _light(1 - dice, amber, red)
     return _check("body outline of MR and pseudo-CT", light, dice, "Dice", rule, "overlap of both outlines")
 
 
-def _map_checks(folder: Path, maps: CaseMaps, body: npt.NDArray[np.bool_], unit: str) -> list[Check]:
-    checks = []
-    for name, path, scale, (amber, red), own_unit, meaning, missing in (
-        ("uncertainty", maps.uncertainty, 1.0, UNCERTAIN[unit], unit,
-         "mean deviation of the answers inside the body; {high:.0f} {unit} at its 95th percentile",
-         "a single answer: no mirror image, planes or ensemble were asked for"),
-        ("cycle residual", maps.cycle_residual, 1.0 / RESIDUAL_STEPS, RESIDUAL, "MR units",
-         "mean distance of the MR and the pseudo-CT translated back; {high:.2f} at its 95th percentile",
-         "the model has no way back, or it was not asked for"),
-    ):  # fmt: skip
-        rule = f"amber from {amber:g}, red from {red:g} {own_unit} (fixed)"
-        if path is None or not body.any():
-            checks.append(_check(name, "none", None, own_unit, rule, missing))
-            continue
-        inside = scale * _open(folder, path)[body].astype(np.float64)
-        mean = float(inside.mean())
-        light: Light = "red" if mean >= red else "amber" if mean >= amber else "green"
-        words = meaning.format(high=float(np.quantile(inside, 0.95)), unit=unit)
-        checks.append(_check(name, light, mean, own_unit, rule, words))
-    return checks
+def _uncertainty_check(figures: CaseFigures, calibration: Calibration | None, unit: str) -> Check:
+    limits = _limits("uncertainty", UNCERTAIN[unit], calibration)
+    if figures.uncertainty is None or figures.uncertainty_high is None:
+        missing = "a single answer: no mirror image, planes or ensemble were asked for"
+        return _map_check("uncertainty", None, unit, limits, missing)
+    words = (
+        f"mean deviation of the answers inside the body; {figures.uncertainty_high:.0f} {unit} at its 95th percentile"
+    )
+    return _map_check("uncertainty", figures.uncertainty, unit, limits, words)
+
+
+def _residual_check(figures: CaseFigures, calibration: Calibration | None) -> Check:
+    limits = _limits("residual", RESIDUAL, calibration)
+    if figures.residual is None or figures.residual_high is None:
+        missing = "the model has no way back, or it was not asked for"
+        return _map_check("cycle residual", None, "MR units", limits, missing)
+    words = (
+        f"mean distance of the MR and the pseudo-CT translated back; {figures.residual_high:.2f} at its 95th percentile"
+    )
+    return _map_check("cycle residual", figures.residual, "MR units", limits, words)
+
+
+def _map_check(name: str, value: float | None, unit: str, limits: tuple[float, float, str], meaning: str) -> Check:
+    amber, red, basis = limits
+    rule = f"amber above {amber:.3g}, red above {red:.3g} {unit} {basis}"
+    return _check(name, "none" if value is None else _light(value, amber, red), value, unit, rule, meaning)
+
+
+def _limits(name: str, fixed: tuple[float, float], calibration: Calibration | None) -> tuple[float, float, str]:
+    """Values above which a light is amber, and red, and where they come from."""
+    found = [None if calibration is None else calibration.limit(name, tail) for tail in (AMBER_TAIL, RED_TAIL)]
+    if calibration is None or found[0] is None or found[1] is None:
+        return (*fixed, "(fixed)")
+    return found[0], found[1], f"(from {calibration.count(name)} held-out cases)"
+
+
+def _light(value: float, amber: float, red: float) -> Light:
+    return "red" if value > red else "amber" if value > amber else "green"

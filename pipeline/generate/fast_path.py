@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.generate.case_source import CaseSource, case_source
 from pipeline.inference import Member, WindowPlan, translate_slices
 from pipeline.prepared_set import VolumeSet
+from pipeline.translated_case import CaseSource, case_source
 
 _MOST_CASES = 3
 _SLICES = 6

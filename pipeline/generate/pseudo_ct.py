@@ -20,9 +20,7 @@ from pipeline.scan_io import (
     write_nifti,
     write_pseudo_ct_series,
 )
-
-AIR = {"HU": -1000, "grey": 0}
-"""What lies outside the body: the network's word does not count there."""
+from pipeline.translated_case import AIR
 
 SAME_GRID, REORDERED, RESAMPLED = "as the MR", "reordered", "resampled"
 """How the slices of a series were made from the MR's grid."""

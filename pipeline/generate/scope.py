@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.domain_card import ScanFacts, ScopeVerdict, judge, measure_mr, slice_spacing
+from pipeline.domain_card import (
+    TAIL,
+    Calibration,
+    CaseFigures,
+    ScanFacts,
+    ScopeVerdict,
+    judge,
+    measure_mr,
+    slice_spacing,
+)
 from pipeline.errors import InputError
 from pipeline.generate.translators import Translators
 from pipeline.intensity import from_int16
@@ -60,6 +69,17 @@ class CaseScope:
             "accepted_risk": self.accepted_risk,
         }
 
+    @classmethod
+    def of_columns(cls, columns: Mapping[str, Any]) -> "CaseScope":
+        """Inverse of `columns`."""
+        return cls(
+            columns["scope"],
+            columns["scope_kind"],
+            tuple(columns["scope_findings"]),
+            columns["scope_severity"],
+            columns["accepted_risk"],
+        )
+
 
 def case_scope(
     volumes: VolumeSet, row: Mapping[str, Any], translators: Translators, accept_risk: str | None
@@ -77,6 +97,27 @@ def case_scope(
         return CaseScope(IN_SCOPE, worst.group, (), worst.nearest)
     findings = tuple(finding.sentence() for finding in worst.findings)
     return CaseScope(OUT_OF_SCOPE, worst.group, findings, worst.nearest, accept_risk)
+
+
+def with_spread(
+    scope: CaseScope, figures: CaseFigures, calibration: Calibration | None, accept_risk: str | None
+) -> CaseScope:
+    """The scope of a case once it is translated: out of it where its answers disagree as those of no held-out case do.
+
+    The limit is exceeded by one in two thousand of the cases that are like the held-out ones, as for the scan's own
+    figures.
+    """
+    limit = None if calibration is None else calibration.limit("uncertainty", TAIL)
+    value = figures.uncertainty
+    if calibration is None or limit is None or value is None or value <= limit:
+        return scope
+    unit, count = calibration.unit, calibration.count("uncertainty")
+    found = (
+        f"mean uncertainty in the body: {value:.3g} {unit}, where at most {limit:.3g} {unit} is known of {count} "
+        "held-out cases"
+    )
+    severity = max(scope.severity or 0.0, value / limit)
+    return CaseScope(OUT_OF_SCOPE, scope.kind, (*scope.findings, found), severity, accept_risk)
 
 
 def require_any(scopes: Sequence[CaseScope]) -> None:

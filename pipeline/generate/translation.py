@@ -12,20 +12,28 @@ import torch
 from pydantic import JsonValue
 
 from pipeline.catalog import read_catalog
+from pipeline.domain_card import AnswerKind, Calibration
 from pipeline.errors import InputError
-from pipeline.generate.case_maps import CaseMaps, pictures_of_case, write_case_maps
 from pipeline.generate.case_quality import CHECK_SCHEMA, case_checks
-from pipeline.generate.case_source import CaseSource, case_source
 from pipeline.generate.fast_path import FastPath, choose_plan
 from pipeline.generate.finished_cases import FinishedCases
 from pipeline.generate.pseudo_ct import native_geometry, write_map, write_volume
-from pipeline.generate.scope import CAUTION, OUT_OF_SCOPE, CaseScope, case_scope, require_any
+from pipeline.generate.scope import CAUTION, IN_SCOPE, OUT_OF_SCOPE, CaseScope, case_scope, require_any, with_spread
 from pipeline.generate.translators import Translators, load_translators
 from pipeline.generate_settings import GenerateMRToCTSettings
 from pipeline.inference import WindowPlan
 from pipeline.prepared_set import VolumeSet, read_volume_set
 from pipeline.scan_io import Algorithm
 from pipeline.stage_runner import StageContext
+from pipeline.translated_case import (
+    CaseMaps,
+    CaseSource,
+    calibrated,
+    case_figures,
+    case_source,
+    pictures_of_case,
+    write_case_maps,
+)
 
 CASE_SCHEMA: dict[str, Any] = {
     "series_id": pl.String,
@@ -64,6 +72,7 @@ class _Work:
     settings: GenerateMRToCTSettings
     plan: WindowPlan
     device: torch.device
+    calibration: Calibration | None
 
 
 def translate_cases(
@@ -92,10 +101,12 @@ def translate_cases(
         _asked_plan(settings), translators.members[0], volumes, [row for row, _ in kept], device, settings.fast_limit_hu
     )
     plan = fast.plan if fast else _asked_plan(settings)
-    work = _Work(context.folder, volumes, translators, settings, plan, device)
+    calibration = _calibration(volumes, translators, settings, plan, device)
+    work = _Work(context.folder, volumes, translators, settings, plan, device, calibration)
     catalog = {row["series_id"]: row for row in read_catalog(context.inputs["catalog"]).series.to_dicts()}
     sizes = [_pictures(work, row) for row, _ in kept]
     cases: list[dict[str, Any]] = []
+    uncertain: dict[int, CaseScope] = {}
     for number, (row, scope) in enumerate(kept):
         before = sum(sizes[:number])
         name = f"{row['series_id']}-{row['volume']}"
@@ -108,10 +119,37 @@ def translate_cases(
             # The affine of the MR itself, not of the prepared grid.
             finished = _translate(work, {**row, **catalog[row["series_id"]]}, name, scope, report)
             journal.finish(name, finished)
-        cases.append(finished)
+        after = CaseScope.of_columns(finished)
+        if after.refused:
+            uncertain[row["volume"]] = after
+        else:
+            cases.append(finished)
     journal.close()
+    pairs = [(row, uncertain.get(row["volume"], scope)) for row, scope in pairs]
+    require_any([scope for _, scope in pairs])
     _write_tables(context.folder, cases, [(row, scope) for row, scope in pairs if scope.refused])
     return _facts(cases, pairs, sum(row["slices"] for row, _ in kept), work, fast)
+
+
+def _calibration(
+    volumes: VolumeSet,
+    translators: Translators,
+    settings: GenerateMRToCTSettings,
+    plan: WindowPlan,
+    device: torch.device,
+) -> Calibration | None:
+    """What held-out cases come to when they are translated as these will be.
+
+    The domain card knows it of its own validation cases, for one way of asking. Otherwise the validation cases of the
+    prepared set are translated, those that the model knows.
+    """
+    kind = AnswerKind(models=len(translators.members), planes=settings.planes, mirrored=settings.mirrored)
+    for card in translators.cards:
+        if card is not None and card.held_out is not None and card.held_out.kind == kind:
+            return card.held_out
+    rows = volumes.volumes("MR", ["validation"])
+    known = [row for row in rows if case_scope(volumes, row, translators, None).outcome == IN_SCOPE]
+    return calibrated(volumes, known, translators.networks, settings, plan, device)
 
 
 def _chosen(volumes: VolumeSet, settings: GenerateMRToCTSettings) -> list[dict[str, Any]]:
@@ -141,9 +179,16 @@ def _translate(work: _Work, row: Mapping[str, Any], name: str, scope: CaseScope,
     scratch = work.folder / "scratch"
     scratch.mkdir()
     source = case_source(work.volumes, work.volumes.row(row["volume"]), scratch)
-    maps = write_case_maps(work.folder, name, source, work.translators, work.settings, work.plan, work.device, report)
-    checks = case_checks(work.folder, maps, source, scope, work.translators.cards[0])
+    networks = work.translators.networks
+    maps = write_case_maps(work.folder, name, source, networks, work.settings, work.plan, work.device, report)
+    figures = case_figures(work.folder, maps, source)
+    scope = with_spread(scope, figures, work.calibration, work.settings.accept_risk)
     case = {key: row[key] for key in _IDENTITY}
+    if scope.refused:
+        for path in filter(None, (maps.pseudo_ct, maps.uncertainty, maps.cycle_residual)):
+            (work.folder / path).unlink()
+        return case | scope.columns()
+    checks = case_checks(work.folder, maps, source, scope, work.translators.cards[0], figures, work.calibration)
     case |= {"prepared_path": maps.pseudo_ct, "uncertainty": maps.uncertainty, "cycle_residual": maps.cycle_residual}
     return case | scope.columns() | _write_files(work, row, source, maps, scope) | {"checks": checks}
 

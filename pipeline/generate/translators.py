@@ -18,6 +18,7 @@ from pipeline.trained_models import (
     load_translator,
     model_hash,
 )
+from pipeline.translated_case import Networks
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Translators:
     back: Member | None
     cards: tuple[DomainCard | None, ...]
     digests: tuple[str, ...]
+
+    @property
+    def networks(self) -> Networks:
+        """The networks alone."""
+        return Networks(self.members, self.back)
 
     @property
     def version(self) -> str:

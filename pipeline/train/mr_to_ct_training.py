@@ -8,14 +8,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.mr_to_ct.discriminator import Discriminator, MultiScaleDiscriminator, PatchDiscriminator
 from models.mr_to_ct.registration import DeformationNetwork
 from models.mr_to_ct.step import MRToCTBatch, MRToCTNetworks, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
-from pipeline.domain_card import SCOPE_KEY, domain_card
+from pipeline.domain_card import SCOPE_KEY, DomainCard, domain_card
 from pipeline.errors import InputError
+from pipeline.generate_settings import GenerateMRToCTSettings
+from pipeline.inference import Member, WindowPlan
 from pipeline.intensity import PiecewiseLinearMap
 from pipeline.prepared_set import VolumeSet
 from pipeline.settings import TrainMRToCTSettings
@@ -27,7 +29,8 @@ from pipeline.train.patch_sampler import PatchSampler
 from pipeline.train.pictures import tile
 from pipeline.train.trainee import ProbeImages
 from pipeline.train.weak_labels import weak_labels_of
-from pipeline.trained_models import MR_TO_CT, TranslatorSettings, build_translator, save_model
+from pipeline.trained_models import CT_TO_MR, MR_TO_CT, TranslatorSettings, build_translator, save_model
+from pipeline.translated_case import Networks, calibrated
 
 BONE = {"HU": 250.0, "grey": 250.0}
 """Where bone begins, by unit of the CT."""
@@ -145,7 +148,7 @@ class MRToCTTraining:
     def save(self, folder: Path, images: int) -> dict[str, Any]:
         """Write the averaged MR-to-CT translator, and the way back where it was trained."""
         networks = self.step.networks()
-        kept = {name: networks[name] for name in (MR_TO_CT, "ct_to_mr") if name in networks}
+        kept = {name: networks[name] for name in (MR_TO_CT, CT_TO_MR) if name in networks}
         card = {
             "purpose": "pseudo-CT for research; not for clinical use",
             "images_shown": images,
@@ -154,12 +157,28 @@ class MRToCTTraining:
             "unit": self._facts["unit"],
             "spacing_mm": self._facts["spacing_mm"],
             "domain_balance": [each.facts() for each in self._compared],
-            SCOPE_KEY: domain_card(self._volumes).model_dump(mode="json"),
+            SCOPE_KEY: self._domain_card(kept).model_dump(mode="json"),
         }
         digest = save_model(folder, self.model_settings, kept, card)
         counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
         differing = [each.found for each in self._compared if each.differs]
         return {"model_sha256": digest, "parameters": counts, "domains_differ": differing}
+
+    def _domain_card(self, networks: Mapping[str, nn.Module]) -> DomainCard:
+        """What was learned from, and what validation cases come to: later cases are held against both."""
+        members = {
+            name: Member(network, self.model_settings, getattr(network, "divisor", 1))
+            for name, network in networks.items()
+        }
+        held_out = calibrated(
+            self._volumes,
+            self._volumes.volumes("MR", ["validation"]),
+            Networks((members[MR_TO_CT],), members.get(CT_TO_MR)),
+            GenerateMRToCTSettings(),
+            WindowPlan(),
+            self._device,
+        )
+        return domain_card(self._volumes).model_copy(update={"held_out": held_out})
 
 
 def _step_settings(settings: TrainMRToCTSettings, facts: Mapping[str, Any]) -> MRToCTStepSettings:

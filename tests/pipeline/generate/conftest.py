@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pipeline.catalog import write_catalog
-from pipeline.domain_card import SCOPE_KEY, domain_card
+from pipeline.domain_card import SCOPE_KEY, Calibration, domain_card
+from pipeline.files import sha256_json
 from pipeline.intensity import CT_MAP, GREY_MAP, to_int16
 from pipeline.prepared_set import VolumeSetWriter, read_volume_set, to_slices
 from pipeline.records import StageRecord
@@ -38,9 +39,13 @@ class World:
         *,
         mask: np.ndarray | None = None,
         split: str = "test",
+        hu: np.ndarray | None = None,
         **changes: Any,
     ) -> None:
-        """One MR: canonical ``units`` (i, j, k) on the prepared grid; shape and affine of the scan it came from."""
+        """One MR: canonical ``units`` (i, j, k) on the prepared grid; shape and affine of the scan it came from.
+
+        With ``hu`` its prepared volume is a CT of these.
+        """
 
         def flat(affine: np.ndarray | None) -> list[float] | None:
             return None if affine is None else np.asarray(affine, float).ravel().tolist()
@@ -66,21 +71,29 @@ class World:
             "modality": "MR", "subject_id": f"sub-{name}", "series_id": f"mr-{name}", "split": split,
             "pair_volume": -1, "own_grid": True, "affine": flat(prepared_affine), "mr_low": 0.0, "mr_high": 1.0,
         }  # fmt: skip
-        self.volumes.append((prepared, to_slices(to_int16(units)), to_slices(inside)))
+        stored = to_int16(units) if hu is None else hu.astype(np.int16)
+        prepared |= {} if hu is None else {"modality": "CT"}
+        self.volumes.append((prepared, to_slices(stored), to_slices(inside)))
 
     def records(
-        self, unit: str = "HU", translator: TranslatorSettings = TRANSLATOR, *, scoped: bool = False
+        self,
+        unit: str = "HU",
+        translator: TranslatorSettings = TRANSLATOR,
+        *,
+        scoped: bool = False,
+        held_out: Calibration | None = None,
     ) -> dict[str, StageRecord]:
         """Records of ingest, prepare and train; a scoped model carries the domain card of the training split."""
-        prepared = self._record("prepare_mr_to_ct", lambda folder: self._write_set(folder, unit))
+        prepared = self._record("prepare_mr_to_ct", lambda folder: self._write_set(folder, unit), len(self.volumes))
         card: dict[str, Any] = {"purpose": "test"}
         if scoped:
             own = domain_card(read_volume_set(prepared.path(self.workspace.root)))
+            own = own.model_copy(update={"held_out": held_out})
             card[SCOPE_KEY] = own.model_dump(mode="json")
         return {
-            "catalog": self._record("ingest", self._write_catalog),
+            "catalog": self._record("ingest", self._write_catalog, len(self.series)),
             "prepared": prepared,
-            "trained": self._record("train_mr_to_ct", lambda folder: _write_model(folder, translator, card)),
+            "trained": self._record("train_mr_to_ct", lambda folder: _write_model(folder, translator, card), card),
         }
 
     def _write_catalog(self, folder: Path) -> None:
@@ -94,12 +107,13 @@ class World:
             ct_map = {"knots_hu": list(knots.knots_hu), "knots_unit": list(knots.knots_unit)}
             writer.close({"unit": unit, "ct_map": ct_map, "spacing_mm": None})
 
-    def _record(self, name: str, fill: Any) -> StageRecord:
+    def _record(self, name: str, fill: Any, told: Any = None) -> StageRecord:
         def body(context: Any) -> dict[str, Any]:
             fill(context.folder)
             return {}
 
-        return run_stage(self.workspace, Stage(name, "pipeline.prepared_set", body), RunSettings(), records={})
+        stage, hashes = Stage(name, "pipeline.prepared_set", body), {"told": sha256_json(told)}
+        return run_stage(self.workspace, stage, RunSettings(), records={}, hashes=hashes)
 
 
 def _write_model(folder: Path, settings: TranslatorSettings, card: dict[str, Any]) -> None:

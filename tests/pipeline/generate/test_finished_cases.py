@@ -4,11 +4,12 @@ import pytest
 
 from pipeline.errors import ResourceError
 from pipeline.files import folder_manifest
-from pipeline.generate import case_maps, pseudo_ct
+from pipeline.generate import pseudo_ct
 from pipeline.generate.finished_cases import FinishedCases
 from pipeline.generate.stage import translate_mr_to_ct
 from pipeline.intensity import CT_MAP
 from pipeline.settings import RunSettings
+from pipeline.translated_case import maps
 
 AFFINE = np.diag([3.0, 2.5, 5.0, 1.0])
 SHAPE = (10, 12, 5)
@@ -75,7 +76,7 @@ def fill(world):
 
 def breaking(monkeypatch, calls, error):
     """Translation of the nth volume ends with an error; returns the list of volumes that were begun."""
-    plain, begun = case_maps.translate_volume, []
+    plain, begun = maps.translate_volume, []
 
     def translate(*args, **kwargs):
         begun.append(len(begun))
@@ -83,7 +84,7 @@ def breaking(monkeypatch, calls, error):
             raise error
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr(case_maps, "translate_volume", translate)
+    monkeypatch.setattr(maps, "translate_volume", translate)
     return begun
 
 

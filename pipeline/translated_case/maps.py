@@ -15,16 +15,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.generate.case_source import CaseSource
-from pipeline.generate.pseudo_ct import AIR
-from pipeline.generate.translators import Translators
 from pipeline.generate_settings import GenerateMRToCTSettings
-from pipeline.inference import VolumeMaps, WindowPlan, pictures_of, release_pages, translate_volume
+from pipeline.inference import Member, VolumeMaps, WindowPlan, pictures_of, release_pages, translate_volume
+from pipeline.translated_case.source import AIR, CaseSource
 
 RESIDUAL_STEPS = 1000
 """Steps of the cycle residual in an MR unit."""
 
 _MOST = np.iinfo(np.int16).max
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What translates.
+
+    Attributes:
+        members: from MR to CT.
+        back: from CT to MR; None where there is none.
+    """
+
+    members: tuple[Member, ...]
+    back: Member | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ def write_case_maps(
     folder: Path,
     name: str,
     source: CaseSource,
-    translators: Translators,
+    networks: Networks,
     settings: GenerateMRToCTSettings,
     plan: WindowPlan,
     device: torch.device,
@@ -57,7 +68,7 @@ def write_case_maps(
         folder: of the stage; ``prepared/`` and ``scratch/`` lie in it, and the latter is removed.
         name: of the case.
         source: the MR.
-        translators: networks.
+        networks: that translate.
         settings: planes, mirror image, residual.
         plan: windows.
         device: where the networks live.
@@ -67,7 +78,7 @@ def write_case_maps(
     (folder / "prepared").mkdir(exist_ok=True)
     maps = translate_volume(
         source.volume,
-        translators.members,
+        networks.members,
         plan,
         source.ct_map.decode,
         device,
@@ -82,12 +93,12 @@ def write_case_maps(
     if several:
         _store(folder / paths["uncertainty"], source, maps.deviation, 0)
     residual = None
-    if translators.back is not None and settings.cycle_residual:
+    if networks.back is not None and settings.cycle_residual:
         residual = paths["cycle_residual"]
         done = pictures_of(source.volume.stored.shape, settings.planes)
         returned = translate_volume(
             source.back(pseudo_ct),
-            [translators.back],
+            [networks.back],
             plan,
             lambda units: units,
             device,

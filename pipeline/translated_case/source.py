@@ -14,6 +14,9 @@ from pipeline.inference import SourceVolume
 from pipeline.intensity import PiecewiseLinearMap, from_int16
 from pipeline.prepared_set import VolumeSet
 
+AIR = {"HU": -1000, "grey": 0}
+"""What lies outside the body: the network's word does not count there."""
+
 
 @dataclass(frozen=True)
 class CaseSource:
