@@ -6,7 +6,8 @@ side, and cutout erases a square of half the side; both fill with zero. Numbers 
 that one draw can be looked at, repeated and tested.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -64,6 +65,7 @@ def draw_augmentation(
     *,
     strength: float = 1.0,
     probability: Tensor | None = None,
+    count: int | None = None,
 ) -> AugmentationDraw:
     """Draw the numbers for one batch.
 
@@ -72,19 +74,21 @@ def draw_augmentation(
         images: (N, C, H, W), used for its shape and device alone.
         rng: generator.
         strength: multiplies every range; 1 is the paper's, 0 changes nothing.
+        count: images to draw for; None for those given.
         probability: scalar; each policy leaves an image as it is with one minus this. None applies all to all.
 
     Raises:
         ValueError: a policy is unknown.
     """
     require_policies(policies)
-    count, _, height, width = images.shape
+    height, width = images.shape[2:]
+    number = len(images) if count is None else count
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=rng, device=rng.device).to(images.device)
 
     def whole(low: int, high: int) -> Tensor:
-        return (low + (high - low + 1) * uniform(count)).floor().long()
+        return (low + (high - low + 1) * uniform(number)).floor().long()
 
     def whole_pair(lows: tuple[int, int], highs: tuple[int, int]) -> Tensor:
         return torch.stack([whole(lows[0], highs[0]), whole(lows[1], highs[1])], dim=1)
@@ -96,15 +100,22 @@ def draw_augmentation(
     last = (height - 1 + first[0], width - 1 + first[1])
     cutout = "cutout" in policies
     draw = AugmentationDraw(
-        brightness=strength * BRIGHTNESS_RANGE * (2 * uniform(count) - 1) if "brightness" in policies else None,
-        contrast=1 + strength * CONTRAST_RANGE * (2 * uniform(count) - 1) if "contrast" in policies else None,
+        brightness=strength * BRIGHTNESS_RANGE * (2 * uniform(number) - 1) if "brightness" in policies else None,
+        contrast=1 + strength * CONTRAST_RANGE * (2 * uniform(number) - 1) if "contrast" in policies else None,
         shift=whole_pair((-reach[0], -reach[1]), reach) if "translation" in policies else None,
         cutout_corner=whole_pair(first, last) if cutout else None,
         cutout_side=square if cutout else (0, 0),
     )
     if probability is None:
         return draw
-    return _thinned(draw, uniform(count, len(POLICIES)) < probability)
+    return _thinned(draw, uniform(number, len(POLICIES)) < probability)
+
+
+def part_of(draw: AugmentationDraw, part: Callable[[Tensor], Tensor]) -> AugmentationDraw:
+    """The draw for some of its images: ``part`` takes their rows from every tensor."""
+    names = ("brightness", "contrast", "shift", "cutout_corner")
+    rows = {name: getattr(draw, name) for name in names}
+    return replace(draw, **{name: part(values) for name, values in rows.items() if values is not None})
 
 
 def _thinned(draw: AugmentationDraw, chosen: Tensor) -> AugmentationDraw:

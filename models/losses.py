@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.ranks import ALONE, Ranks
 from models.rules import broken_rule
 
 
@@ -235,19 +236,20 @@ def identity_loss(translated: Tensor, already_target: Tensor) -> Tensor:
     return F.l1_loss(translated, already_target)
 
 
-def masked_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+def masked_l1(prediction: Tensor, target: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Weighted mean absolute error Σ m |p − t| / Σ m.
 
     Args:
         prediction: any shape.
         target: same shape.
         mask: weights ≥ 0 that broadcast to that shape: 1 inside a body mask and 0 outside, or anything between.
+        ranks: who shares the batch; Σ m is the mean over them, so that the mean of their losses is that of the batch.
 
     Returns:
         Scalar in the unit of the images; zero, with zero gradients, where the mask is empty.
     """
     weight = mask.to(prediction.dtype).expand_as(prediction)
-    total = weight.sum()
+    total = ranks.mean(weight.sum())
     return (weight * (prediction - target).abs()).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 

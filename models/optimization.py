@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from models.losses import require_finite
+from models.ranks import ALONE, Ranks
 from models.rules import broken_rule
 
 Precision = Literal["float32", "bfloat16"]
@@ -53,7 +54,12 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 def update(
-    optimizer: Optimizer, loss: Tensor, name: str, terms: Mapping[str, Tensor] | None = None, clip: float = 0.0
+    optimizer: Optimizer,
+    loss: Tensor,
+    name: str,
+    terms: Mapping[str, Tensor] | None = None,
+    clip: float = 0.0,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """Take one step down `loss`, unless the loss or its gradient is not finite.
 
@@ -63,6 +69,7 @@ def update(
         name: for the terms ``<name>_loss`` and ``<name>_grad_norm`` that an error names.
         terms: scalars that make up the loss, so that an error can name the one at fault.
         clip: a gradient longer than this is cut to this length (Pascanu 2013, algorithm 1); 0 leaves it as it is.
+        ranks: who shares the batch; loss, terms and gradient are averaged over them first.
 
     Returns:
         Euclidean norm of the gradient before it was cut, a scalar without graph.
@@ -73,9 +80,11 @@ def update(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    ranks.average_gradients(p.grad for p in parameters)
     norm = gradient_norm(parameters)
     try:
-        require_finite({**(terms or {}), f"{name}_loss": loss, f"{name}_grad_norm": norm})
+        known = ranks.averaged({**(terms or {}), f"{name}_loss": loss})  # all ranks must find the same
+        require_finite({**known, f"{name}_grad_norm": norm})
     except ArithmeticError:
         optimizer.zero_grad(set_to_none=True)
         raise

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from models import optimization
 from models.adaptive_augmentation import AdaptiveProbability
 from models.diagnostics import Game, mean_pairwise_distance, probability_real_over_fake
-from models.diff_augment import apply_augmentation, draw_augmentation, require_policies
+from models.diff_augment import apply_augmentation, draw_augmentation, part_of, require_policies
 from models.ema import ExponentialMovingAverage
 from models.labels import HARD_LABELS, LabelSettings, draw_labels, lowest_cross_entropy
 from models.lesion_gan.classic import ClassicDiscriminator, ClassicGenerator
@@ -24,7 +24,9 @@ from models.lesion_gan.conditions import classes_of
 from models.lesion_gan.discriminator import DCGANDiscriminator
 from models.lesion_gan.generator import DCGANGenerator
 from models.losses import gradient_penalty, mixtures_of, objective_named, r1_penalty
+from models.ranks import ALONE, Ranks
 from models.rules import broken_rule
+from models.shared_statistics import share_statistics
 
 Generator = DCGANGenerator | ClassicGenerator
 Discriminator = DCGANDiscriminator | ClassicDiscriminator
@@ -86,6 +88,7 @@ class LesionGANStep:
         discriminator: on the same device, for the same image size and classes.
         settings: how they learn.
         rng: all randomness of training; its state is the caller's to save.
+        ranks: who shares each batch; every rank must be built and called alike.
 
     Raises:
         ValueError: networks that do not fit together, or settings out of range.
@@ -97,11 +100,15 @@ class LesionGANStep:
         discriminator: Discriminator,
         settings: LesionStepSettings,
         rng: torch.Generator,
+        ranks: Ranks = ALONE,
     ) -> None:
         _require_match(generator, discriminator)
         _require_sense(discriminator, settings)
         require_policies(settings.diff_augment)
         self.generator, self.discriminator, self.settings, self.rng = generator, discriminator, settings, rng
+        self.ranks = ranks
+        for network in (generator, discriminator):
+            share_statistics(network, ranks)
         self.objective = objective_named(settings.objective)
         self.ema = ExponentialMovingAverage(generator, settings.ema_decay)
         self.steps = 0
@@ -118,7 +125,7 @@ class LesionGANStep:
         )
 
     def step(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """Train on one batch.
+        """Train on one batch, of which every rank is given the whole.
 
         Args:
             images: (N, C, H, W) real images in [−1, 1], N ≥ 2.
@@ -136,6 +143,8 @@ class LesionGANStep:
         self._require_batch(images, classes)
         self.generator.train()
         latent = torch.randn(len(images), self.generator.latent_size, generator=self.rng, device=self.rng.device)
+        everyone = images
+        images, classes, latent = (self.ranks.part(rows) for rows in (images, classes, latent))
         with optimization.passes(self.settings.precision, images):
             fakes = self.generator(latent.to(images.device), classes).float()
         terms = self._discriminator_step(images, fakes.detach(), classes)
@@ -144,9 +153,9 @@ class LesionGANStep:
             self.ema.update(self.generator)
         self.steps += 1
         first = slice(0, DIVERSITY_IMAGES)
-        spread = mean_pairwise_distance(images[first]).clamp_min(1e-8)
-        terms["diversity"] = mean_pairwise_distance(fakes.detach()[first]) / spread
-        return terms
+        spread = mean_pairwise_distance(everyone[first]).clamp_min(1e-8)
+        terms["diversity"] = mean_pairwise_distance(self.ranks.gathered(fakes.detach()[first])[first]) / spread
+        return self.ranks.averaged(terms)
 
     def _discriminator_step(self, images: Tensor, fakes: Tensor, classes: Tensor) -> dict[str, Tensor]:
         optimization.unfreeze(self.discriminator)
@@ -160,20 +169,24 @@ class LesionGANStep:
             terms[name] = penalty.detach()
             loss = loss + weight * penalty
         terms["d_grad_norm"] = optimization.update(
-            self._discriminator_adam, loss, "d", clip=self.settings.gradient_clip
+            self._discriminator_adam, loss, "d", clip=self.settings.gradient_clip, ranks=self.ranks
         )
         self._clip_weights()
         terms["d_real_score"] = real_scores.detach().mean()
         terms["d_fake_score"] = fake_scores.detach().mean()
-        terms["p_real_over_fake"] = probability_real_over_fake(real_scores, fake_scores)
+        terms["p_real_over_fake"] = probability_real_over_fake(
+            self.ranks.gathered(real_scores), self.ranks.gathered(fake_scores)
+        )
         if self._adaptive is not None:
             terms["augment_probability"] = self._adaptive.value
-            self._adaptive.see(terms["p_real_over_fake"], len(images))
+            self._adaptive.see(terms["p_real_over_fake"], self.ranks.count * len(images))
         return terms
 
     def _scores(self, real: Tensor, fake: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of real and fake images, both under one draw of the augmentation."""
-        scores = self._judged(self._seen_by_d(torch.cat([real, fake])), torch.cat([classes, classes]), groups=2)
+        scores = self._judged(
+            self._seen_by_d(torch.cat([real, fake]), groups=2), torch.cat([classes, classes]), groups=2
+        )
         return scores[: len(real)], scores[len(real) :]
 
     def _judged(self, images: Tensor, classes: Tensor, groups: int = 1) -> Tensor:
@@ -185,9 +198,11 @@ class LesionGANStep:
         if self.settings.labels.hard:
             return self.objective.discriminator_loss(real_scores, fake_scores)
         assert self.objective.labeled_loss is not None  # noqa: S101 - `_require_sense` has seen to it
-        labels = draw_labels(self.settings.labels, len(real_scores), self.rng)
+        labels = draw_labels(self.settings.labels, self.ranks.count * len(real_scores), self.rng)
         pairs = zip((real_scores, fake_scores), labels, strict=True)
-        return torch.stack([self.objective.labeled_loss(of, told.to(of.device)) for of, told in pairs]).sum()
+        return torch.stack(
+            [self.objective.labeled_loss(of, self.ranks.part(told).to(of.device)) for of, told in pairs]
+        ).sum()
 
     def _penalties(
         self, real: Tensor, fake: Tensor, real_scores: Tensor, fake_scores: Tensor, classes: Tensor
@@ -198,8 +213,8 @@ class LesionGANStep:
         if fake.requires_grad:
             yield "r2", R1_INTERVAL * self.settings.r2_gamma, r1_penalty(fake_scores, fake)
         if self.settings.gradient_penalty > 0:
-            shares = torch.rand(len(real), generator=self.rng, device=self.rng.device).to(real.device)
-            between = mixtures_of(real, fake, shares)
+            shares = torch.rand(self.ranks.count * len(real), generator=self.rng, device=self.rng.device)
+            between = mixtures_of(real, fake, self.ranks.part(shares).to(real.device))
             yield (
                 "gradient_penalty",
                 self.settings.gradient_penalty,
@@ -221,19 +236,25 @@ class LesionGANStep:
             loss = self.objective.generator_loss(fake_scores, real_scores)
         else:
             loss = self.objective.generator_loss(self._judged(self._seen_by_d(fakes), classes))
-        norm = optimization.update(self._generator_adam, loss, "g", clip=self.settings.gradient_clip)
+        norm = optimization.update(self._generator_adam, loss, "g", clip=self.settings.gradient_clip, ranks=self.ranks)
         return {"g_loss": loss.detach(), "g_grad_norm": norm}
 
-    def _seen_by_d(self, images: Tensor) -> Tensor:
-        """Images as D sees them: augmented, and under instance noise."""
+    def _seen_by_d(self, images: Tensor, groups: int = 1) -> Tensor:
+        """Images as D sees them: augmented, and under instance noise. Numbers are drawn for the images of all ranks."""
+
+        def part(rows: Tensor) -> Tensor:
+            return self.ranks.part(rows, groups)
+
+        count = self.ranks.count * len(images)
         probability = None if self._adaptive is None else self._adaptive.value
-        draw = draw_augmentation(self.settings.diff_augment, images, self.rng, probability=probability)
-        seen = apply_augmentation(images, draw)
+        policies = self.settings.diff_augment
+        draw = draw_augmentation(policies, images, self.rng, probability=probability, count=count)
+        seen = apply_augmentation(images, part_of(draw, part))
         spread = self.settings.instance_noise * self._noise_factor
         if spread == 0:
             return seen
-        noise = torch.randn(images.shape, generator=self.rng, device=self.rng.device).to(images.device)
-        return seen + spread * noise
+        noise = torch.randn(count, *images.shape[1:], generator=self.rng, device=self.rng.device)
+        return seen + spread * part(noise).to(images.device)
 
     @torch.no_grad()
     def sample(self, classes: Tensor, latent: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from models.losses import masked_l1
 from models.mr_to_ct import structure
 from models.mr_to_ct.registration import DeformationNetwork, length, roughness, warp
 from models.mr_to_ct.step_settings import MRToCTStepSettings
+from models.ranks import ALONE, Ranks
 
 Weighted = dict[str, tuple[float, Tensor]]
 
@@ -40,9 +41,16 @@ class KnownCT:
 
 
 def ct_terms(
-    settings: MRToCTStepSettings, fake: Tensor, known: KnownCT, registration: DeformationNetwork | None
+    settings: MRToCTStepSettings,
+    fake: Tensor,
+    known: KnownCT,
+    registration: DeformationNetwork | None,
+    ranks: Ranks = ALONE,
 ) -> Weighted:
-    """Weighted terms of an MR → CT translation (N, k, H, W), as far as their weights are not 0."""
+    """Weighted terms of an MR → CT translation (N, k, H, W), as far as their weights are not 0.
+
+    The mean of what the ranks are given is the term of the whole batch.
+    """
     terms: Weighted = {}
     bone_of = known.weak
     if known.truth is not None:
@@ -52,40 +60,45 @@ def ct_terms(
             compared = warp(fake, displacements)
             cost = roughness(displacements) + LENGTH_SHARE * length(displacements)
             terms["deformation"] = (settings.lambda_smooth, cost)
-        terms["paired_ct"] = (settings.lambda_paired, _distance(settings, compared, known.truth, known.weight))
+        terms["paired_ct"] = (settings.lambda_paired, _distance(settings, compared, known.truth, known.weight, ranks))
         bone_of = known.truth if registration is None else None
         if registration is not None and settings.lambda_bone > 0:
-            terms["bone"] = (settings.lambda_bone, _bone(settings, compared, known.truth, known.weight))
+            terms["bone"] = (settings.lambda_bone, _bone(settings, compared, known.truth, known.weight, ranks))
     if known.weak is not None and settings.lambda_weak > 0:
         near = known.mr_mask + settings.outside_weight * (1 - known.mr_mask)
-        terms["weak"] = (settings.lambda_weak, _distance(settings, fake, known.weak, near))
+        terms["weak"] = (settings.lambda_weak, _distance(settings, fake, known.weak, near, ranks))
     if bone_of is not None and settings.lambda_bone > 0:
         weight = known.weight if bone_of is known.truth else torch.ones_like(known.weight)
-        terms["bone"] = (settings.lambda_bone, _bone(settings, fake, bone_of, weight))
-    return terms | structure_terms(settings, fake, known.source, known.mr_mask)
+        terms["bone"] = (settings.lambda_bone, _bone(settings, fake, bone_of, weight, ranks))
+    return terms | structure_terms(settings, fake, known.source, known.mr_mask, ranks)
 
 
-def structure_terms(settings: MRToCTStepSettings, fake: Tensor, source: Tensor, mask: Tensor) -> Weighted:
+def structure_terms(
+    settings: MRToCTStepSettings, fake: Tensor, source: Tensor, mask: Tensor, ranks: Ranks = ALONE
+) -> Weighted:
     """Terms that need no CT: edges, descriptors, outline."""
     terms: Weighted = {}
     if settings.lambda_gradient > 0:
         terms["gradient"] = (settings.lambda_gradient, structure.gradient_consistency(fake, source, mask))
     if settings.lambda_mind > 0:
-        terms["mind"] = (settings.lambda_mind, structure.mind_consistency(fake, source, mask))
+        terms["mind"] = (settings.lambda_mind, structure.mind_consistency(fake, source, mask, ranks))
     if settings.lambda_body > 0:
-        terms["body"] = (settings.lambda_body, structure.body_consistency(fake, mask))
+        terms["body"] = (settings.lambda_body, structure.body_consistency(fake, mask, ranks))
     return terms
 
 
-def _distance(settings: MRToCTStepSettings, fake: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+def _distance(settings: MRToCTStepSettings, fake: Tensor, truth: Tensor, weight: Tensor, ranks: Ranks) -> Tensor:
     knots = settings.ct_knots_unit, settings.ct_knots_linear
-    return masked_l1(structure.linear_hounsfield(fake, *knots), structure.linear_hounsfield(truth, *knots), weight)
+    return masked_l1(
+        structure.linear_hounsfield(fake, *knots), structure.linear_hounsfield(truth, *knots), weight, ranks
+    )
 
 
-def _bone(settings: MRToCTStepSettings, fake: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+def _bone(settings: MRToCTStepSettings, fake: Tensor, truth: Tensor, weight: Tensor, ranks: Ranks) -> Tensor:
     """Bone Dice over the rows that have a partner; a level close to the end of the range needs a steep sigmoid."""
     softness = min(0.1, (1 - settings.bone_level) / 2)
     rows = (weight.flatten(1).sum(dim=1) > 0).to(fake.dtype)[:, None, None, None]
     bone = (truth >= settings.bone_level).to(fake.dtype)
     away = torch.full_like(fake, -1.0)
-    return structure.bone_consistency(torch.where(rows > 0, fake, away), bone * rows, settings.bone_level, softness)
+    shown = torch.where(rows > 0, fake, away)
+    return structure.bone_consistency(shown, bone * rows, settings.bone_level, softness, ranks)

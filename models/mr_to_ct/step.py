@@ -27,7 +27,9 @@ from models.mr_to_ct.discriminator import Discriminator
 from models.mr_to_ct.generator import Translator
 from models.mr_to_ct.registration import DeformationNetwork
 from models.mr_to_ct.step_settings import MRToCTStepSettings
+from models.ranks import ALONE, Ranks
 from models.rules import broken_rule
+from models.shared_statistics import share_statistics
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,19 @@ class MRToCTStep:
         networks: on their device.
         settings: how they learn.
         rng: all randomness of training; its state is the caller's to save.
+        ranks: who shares each batch; every rank must be built and called alike.
 
     Raises:
         ValueError: a network that the settings need is missing, or channels that do not fit together.
     """
 
-    def __init__(self, networks: MRToCTNetworks, settings: MRToCTStepSettings, rng: torch.Generator) -> None:
-        self.settings, self.rng = settings, rng
+    def __init__(
+        self, networks: MRToCTNetworks, settings: MRToCTStepSettings, rng: torch.Generator, ranks: Ranks = ALONE
+    ) -> None:
+        self.settings, self.rng, self.ranks = settings, rng, ranks
+        for network in vars(networks).values():
+            if network is not None:
+                share_statistics(network, ranks)
         self.objective = objective_named(settings.objective)
         self._sides = _sides(networks, settings)
         self.slices = networks.mr_to_ct.out_channels
@@ -121,7 +129,7 @@ class MRToCTStep:
         )
 
     def step(self, batch: MRToCTBatch) -> dict[str, Tensor]:
-        """Train on one batch.
+        """Train on one batch, of which every rank is given the whole.
 
         Args:
             batch: slices; `paired` is ignored when supervision is "unpaired".
@@ -136,6 +144,7 @@ class MRToCTStep:
             NonFiniteLossError: before the weights that the loss would have changed are touched.
         """
         self._require_batch(batch)
+        batch = _part(batch, self.ranks)
         warm = self.ema.updates < self.settings.warm_steps
         for side in self._sides:
             side.translator.train()
@@ -149,12 +158,13 @@ class MRToCTStep:
             weighted |= self._identity_terms(outcomes, batch)
         loss = torch.stack([weight * term for weight, term in weighted.values()]).sum()
         terms = {name: term.detach() for name, (_, term) in weighted.items()}
-        terms["g_grad_norm"] = optimization.update(self._generator_adam, loss, "g", terms, self.settings.gradient_clip)
+        clip = self.settings.gradient_clip
+        terms["g_grad_norm"] = optimization.update(self._generator_adam, loss, "g", terms, clip, self.ranks)
         terms["g_loss"] = loss.detach()
         if self._discriminator_adam is not None and not warm:
             terms |= self._discriminator_step(self._discriminator_adam, outcomes, batch)
         self.ema.update(self._sides[0].translator)
-        return terms
+        return self.ranks.averaged(terms)
 
     def _translate_batch(self, side: _Side, batch: MRToCTBatch, warm: bool) -> _Outcome:
         """One pass for the fakes and the identities: instance norm keeps images apart, so batching changes nothing."""
@@ -214,9 +224,9 @@ class MRToCTStep:
         fake = outcomes[0].fake
         truth = batch.ct[:, : self.slices] if self.settings.uses_pairs else None
         known = KnownCT(truth, batch.weak, batch.mr[:, : self.slices], batch.mr_mask, self._weights(batch, "ct"))
-        terms = ct_terms(self.settings, fake, known, self._registration)
+        terms = ct_terms(self.settings, fake, known, self._registration, self.ranks)
         if truth is not None and len(outcomes) > 1 and self._registration is None:
-            distance = masked_l1(outcomes[1].fake, batch.mr[:, : self.slices], self._weights(batch, "mr"))
+            distance = masked_l1(outcomes[1].fake, batch.mr[:, : self.slices], self._weights(batch, "mr"), self.ranks)
             terms["paired_mr"] = (self.settings.lambda_paired, distance)
         return terms
 
@@ -234,15 +244,17 @@ class MRToCTStep:
                 continue
             optimization.unfreeze(side.discriminator)
             real = _own(side.target, batch)[:, : self.slices]
-            fake = side.pool.query(outcome.fake, self.rng)
+            # One history for all ranks: with the same draws, each of them keeps the same one.
+            fake = self.ranks.part(side.pool.query(self.ranks.gathered(outcome.fake), self.rng))
             real_scores, fake_scores = self._passed(side.discriminator, torch.cat([real, fake])).chunk(2)
             if self.settings.penalty > 0:
                 losses.append(self.settings.penalty * self._penalty(side.discriminator, real, fake))
             # Halved, so that D learns at half the pace of G (Zhu 2017, appendix 7.1).
             losses.append(0.5 * self.objective.discriminator_loss(real_scores, fake_scores))
-            terms[f"p_real_over_fake_{side.target}"] = probability_real_over_fake(real_scores, fake_scores)
+            everyone = (self.ranks.gathered(scores) for scores in (real_scores, fake_scores))
+            terms[f"p_real_over_fake_{side.target}"] = probability_real_over_fake(*everyone)
         loss = torch.stack(losses).sum()
-        terms["d_grad_norm"] = optimization.update(adam, loss, "d", clip=self.settings.gradient_clip)
+        terms["d_grad_norm"] = optimization.update(adam, loss, "d", clip=self.settings.gradient_clip, ranks=self.ranks)
         terms["d_loss"] = loss.detach()
         if self.settings.weight_clip > 0:
             with torch.no_grad():
@@ -339,6 +351,12 @@ class MRToCTStep:
                 allowed="pairs only",
                 change='set `supervision` to "mixed", or leave out slices without a partner',
             )
+
+
+def _part(batch: MRToCTBatch, ranks: Ranks) -> MRToCTBatch:
+    """The rows of this rank."""
+    rows = {name: part if part is None else ranks.part(part) for name, part in vars(batch).items()}
+    return MRToCTBatch(**rows)
 
 
 def _own(target: str, batch: MRToCTBatch) -> Tensor:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.losses import masked_l1
+from models.ranks import ALONE, Ranks
 
 _SMALL = 1e-6
 _NEIGHBORS = ((0, 1), (0, -1), (1, 0), (-1, 0))
@@ -65,17 +66,17 @@ def mind(images: Tensor) -> Tensor:
     return likeness.view(*images.shape[:2], *likeness.shape[1:])
 
 
-def mind_consistency(translated: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+def mind_consistency(translated: Tensor, source: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Mean absolute difference of the descriptors of (N, k, H, W) images inside a mask of that shape; in [0, 1)."""
-    return masked_l1(mind(translated), mind(source), mask[:, :, None, 2:-2, 2:-2])
+    return masked_l1(mind(translated), mind(source), mask[:, :, None, 2:-2, 2:-2], ranks)
 
 
-def body_consistency(translated: Tensor, mask: Tensor) -> Tensor:
+def body_consistency(translated: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Mean distance from air (−1) outside a body mask (N, k, H, W)."""
-    return masked_l1(translated, torch.full_like(translated, -1.0), 1 - mask)
+    return masked_l1(translated, torch.full_like(translated, -1.0), 1 - mask, ranks)
 
 
-def bone_consistency(translated: Tensor, bone: Tensor, level: float, softness: float) -> Tensor:
+def bone_consistency(translated: Tensor, bone: Tensor, level: float, softness: float, ranks: Ranks = ALONE) -> Tensor:
     """One minus the soft Dice of bone in the translation and a bone mask.
 
     Args:
@@ -83,13 +84,14 @@ def bone_consistency(translated: Tensor, bone: Tensor, level: float, softness: f
         bone: same shape, 1 in bone.
         level: unit at which bone begins.
         softness: distance from the level at which the sigmoid is ½ ± 0.23.
+        ranks: who shares the batch; the Dice is that of all their images.
 
     Returns:
         Scalar in [0, 1]; 0 without bone in the mask where the translation has none either.
     """
     found = torch.sigmoid((translated - level) / softness)
-    overlap = 2 * (found * bone).sum() + _SMALL
-    return 1 - overlap / (found.sum() + bone.sum() + _SMALL)
+    overlap = 2 * ranks.summed((found * bone).sum()) + _SMALL
+    return 1 - overlap / (ranks.summed(found.sum()) + ranks.summed(bone.sum()) + _SMALL)
 
 
 def linear_hounsfield(units: Tensor, knots_unit: tuple[float, ...], knots_linear: tuple[float, ...]) -> Tensor:
