@@ -10,7 +10,7 @@ found, not made again, so that asking for a late step costs moments once the ear
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from flows.outside_workspace import refuse_outside
 from pipeline.errors import InputError
@@ -18,6 +18,9 @@ from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.settings import RunSettings, Track
 from pipeline.spreading import Spread, here
 from pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipeline.train.crew import Crew
 
 Records = Mapping[str, StageRecord]
 
@@ -33,6 +36,7 @@ class Call:
         progress: where to report progress.
         fresh: start trainings over instead of resuming them.
         spread: where independent series, volumes and cases are worked on.
+        crew: the processes that train together; None for this one alone.
     """
 
     workspace: Workspace
@@ -41,6 +45,7 @@ class Call:
     progress: ProgressCallback = silent
     fresh: bool = False
     spread: Spread = here
+    crew: "Crew | None" = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ def _prepare_mr_to_ct(call: Call, records: Records) -> StageRecord:
 def _train_lesions(call: Call, records: Records) -> StageRecord:
     from pipeline.generate.recipe import resolve_recipe
     from pipeline.lesion_attributes import attributes_from
+    from pipeline.train.crew import NO_CREW
     from pipeline.train.promotion import promote
     from pipeline.train.stage import train_lesions
 
@@ -95,16 +101,31 @@ def _train_lesions(call: Call, records: Records) -> StageRecord:
     # A typo in the recipe must come to light before hours of training, not after them.
     classes = cast("list[str]", prepared.facts["classes"])
     resolve_recipe(call.settings.generate.lesions, classes, attributes_from(prepared.facts))
-    trained = train_lesions(call.workspace, call.settings, prepared, progress=call.progress, fresh=call.fresh)
+    trained = train_lesions(
+        call.workspace,
+        call.settings,
+        prepared,
+        progress=call.progress,
+        fresh=call.fresh,
+        crew=call.crew or NO_CREW,
+    )
     return promote(call.workspace, call.settings, "train_lesions", prepared, trained)
 
 
 def _train_mr_to_ct(call: Call, records: Records) -> StageRecord:
+    from pipeline.train.crew import NO_CREW
     from pipeline.train.promotion import promote
     from pipeline.train.stage import train_mr_to_ct
 
     prepared = records["prepare_mr_to_ct"]
-    trained = train_mr_to_ct(call.workspace, call.settings, prepared, progress=call.progress, fresh=call.fresh)
+    trained = train_mr_to_ct(
+        call.workspace,
+        call.settings,
+        prepared,
+        progress=call.progress,
+        fresh=call.fresh,
+        crew=call.crew or NO_CREW,
+    )
     return promote(call.workspace, call.settings, "train_mr_to_ct", prepared, trained)
 
 

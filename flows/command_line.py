@@ -64,11 +64,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def about(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Medical scans in; balanced, checked training sets and pseudo-CT out. For research, not for clinical use."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and context.invoked_subcommand != "train":
+        typer.echo("error: torchrun starts trainings only: scanloom train lesions, scanloom train mr-to-ct", err=True)
+        raise typer.Exit(2)
 
 
 def main() -> None:
@@ -79,3 +83,7 @@ def main() -> None:
     # A number of threads that follows the machine's load would change the order of sums, and with it the last bits.
     os.environ.setdefault("MKL_DYNAMIC", "FALSE")
     app(prog_name="scanloom")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -20,6 +21,9 @@ from pipeline.preflight import check_input
 from pipeline.records import StageRecord
 from pipeline.workspace import Workspace
 
+if TYPE_CHECKING:
+    from pipeline.train.crew import Crew
+
 
 def run_steps(
     options: Options,
@@ -28,6 +32,7 @@ def run_steps(
     *,
     input_folder: Path | None = None,
     fresh: bool = False,
+    crew: "Crew | None" = None,
 ) -> Mapping[str, StageRecord]:
     """Reach the target steps, taking what they need first.
 
@@ -37,6 +42,7 @@ def run_steps(
         console: where progress and summary are shown.
         input_folder: the scans; None goes on with those ingested last.
         fresh: start trainings over.
+        crew: the processes that train together; None for this one alone.
 
     Raises:
         ScanloomError: a step cannot begin or go on.
@@ -55,7 +61,7 @@ def run_steps(
         remembered(workspace, settings),
         engine(options.engine, folders) as spread,
     ):
-        run = LiveRun(Call(workspace, settings, input_folder, fresh=fresh, spread=spread), display)
+        run = LiveRun(Call(workspace, settings, input_folder, fresh=fresh, spread=spread, crew=crew), display)
         order = run.chain.path_to(names)
         try:
             for name in order:

@@ -7,7 +7,7 @@ that one draw can be looked at, repeated and tested.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -113,9 +113,13 @@ def draw_augmentation(
 
 def part_of(draw: AugmentationDraw, part: Callable[[Tensor], Tensor]) -> AugmentationDraw:
     """The draw for some of its images: ``part`` takes their rows from every tensor."""
-    names = ("brightness", "contrast", "shift", "cutout_corner")
-    rows = {name: getattr(draw, name) for name in names}
-    return replace(draw, **{name: part(values) for name, values in rows.items() if values is not None})
+
+    def rows(values: Tensor | None) -> Tensor | None:
+        return None if values is None else part(values)
+
+    return AugmentationDraw(
+        rows(draw.brightness), rows(draw.contrast), rows(draw.shift), rows(draw.cutout_corner), draw.cutout_side
+    )
 
 
 def _thinned(draw: AugmentationDraw, chosen: Tensor) -> AugmentationDraw:

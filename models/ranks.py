@@ -93,8 +93,10 @@ class Ranks:
             return
         known = [gradient for gradient in gradients if gradient is not None]
         flat = self.total_of(torch.cat([gradient.flatten() for gradient in known])) / self.count
-        for gradient, mean in zip(known, flat.split([gradient.numel() for gradient in known]), strict=True):
-            gradient.copy_(mean.view(gradient.shape))
+        start = 0
+        for gradient in known:
+            gradient.copy_(flat[start : start + gradient.numel()].view(gradient.shape))
+            start += gradient.numel()
 
     @torch.no_grad()
     def averaged(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,11 +7,14 @@ import io
 import json
 import lzma
 import sqlite3
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -113,3 +116,34 @@ def _spellings(word: str) -> set[bytes]:
 def find_words() -> Callable[..., list[str]]:
     """Words found in names and contents below a folder; see `_find_words`."""
     return _find_words
+
+
+@pytest.fixture(scope="session")
+def in_ranks() -> Callable[[int, Callable[[Any], Any]], list[Any]]:
+    """Call a function in each of some ranks, see `models.ranks`, and return what they return.
+
+    Ranks are threads here, each with a gloo group of its own: exchanges are real, processes are not needed.
+    """
+    import torch.distributed as dist
+
+    from models.ranks import Ranks
+
+    def run(count: int, work: Callable[[Any], Any]) -> list[Any]:
+        store, results, errors = dist.HashStore(), {}, []
+
+        def one(index: int) -> None:
+            try:
+                results[index] = work(Ranks(dist.ProcessGroupGloo(store, index, count, timedelta(seconds=30))))
+            except BaseException as error:  # a failed rank must not be mistaken for a silent one
+                errors.append(error)
+
+        threads = [threading.Thread(target=one, args=(index,)) for index in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+        return [results[index] for index in range(count)]
+
+    return run

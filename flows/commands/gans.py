@@ -1,7 +1,8 @@
 """Commands that prepare, train and use the two GANs."""
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,9 @@ from flows.commands.options import (
 )
 from flows.failures import reported
 from flows.words import DEFAULT_WORKSPACE
+
+if TYPE_CHECKING:
+    from flows.requests import Options
 
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="An imported model: the beginning of its hash, or newest.")
@@ -53,9 +57,8 @@ def train_lesions(
     resume: ResumeOption = True,
     debug: DebugOption = False,
 ) -> None:
-    """Train the conditional DCGAN on lesion crops."""
-    options = options_of(workspace, config, overrides, device, debug)
-    take_steps(options, ("train_lesions",), input_folder, fresh=not resume)
+    """Train the conditional DCGAN on lesion crops; under torchrun, in several processes."""
+    _train(options_of(workspace, config, overrides, device, debug), "train_lesions", input_folder, fresh=not resume)
 
 
 @train_commands.command("mr-to-ct", epilog="Example:  scanloom train mr-to-ct --config mr_to_ct_paired")
@@ -68,9 +71,15 @@ def train_mr_to_ct(
     resume: ResumeOption = True,
     debug: DebugOption = False,
 ) -> None:
-    """Train the CycleGAN from MR to CT."""
-    options = options_of(workspace, config, overrides, device, debug)
-    take_steps(options, ("train_mr_to_ct",), input_folder, fresh=not resume)
+    """Train the CycleGAN from MR to CT; under torchrun, in several processes."""
+    _train(options_of(workspace, config, overrides, device, debug), "train_mr_to_ct", input_folder, fresh=not resume)
+
+
+def _train(options: "Options", step: str, input_folder: Path | None, *, fresh: bool) -> None:
+    with reported(options.debug):
+        from flows.training_processes import train_together
+
+        train_together(options, step, console(), input_folder=input_folder, fresh=fresh)
 
 
 @commands.command(epilog="Example:  scanloom synthesize --set generate.lesions.per_class=500")

@@ -355,8 +355,11 @@ class MRToCTStep:
 
 def _part(batch: MRToCTBatch, ranks: Ranks) -> MRToCTBatch:
     """The rows of this rank."""
-    rows = {name: part if part is None else ranks.part(part) for name, part in vars(batch).items()}
-    return MRToCTBatch(**rows)
+    mr, ct, mr_mask, ct_mask, paired = (
+        ranks.part(rows) for rows in (batch.mr, batch.ct, batch.mr_mask, batch.ct_mask, batch.paired)
+    )
+    weak = None if batch.weak is None else ranks.part(batch.weak)
+    return MRToCTBatch(mr, ct, mr_mask, ct_mask, paired, weak)
 
 
 def _own(target: str, batch: MRToCTBatch) -> Tensor:

@@ -13,6 +13,7 @@ from models.labels import LabelSettings
 from models.lesion_gan.classic import ClassicDiscriminator
 from models.lesion_gan.discriminator import DCGANDiscriminator
 from models.lesion_gan.step import Discriminator, LesionGANStep, LesionStepSettings
+from models.ranks import ALONE, Ranks
 from pipeline.intensity import from_int16
 from pipeline.prepared_set import ImageSet
 from pipeline.settings import TrainLesionsSettings
@@ -40,9 +41,17 @@ class LesionTraining:
         settings: networks and loop.
         seed: of every random draw.
         device: where the networks live.
+        ranks: who shares each batch; every rank draws it whole.
     """
 
-    def __init__(self, images: ImageSet, settings: TrainLesionsSettings, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        images: ImageSet,
+        settings: TrainLesionsSettings,
+        seed: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+    ) -> None:
         check_images(images)
         rows = images.rows("train")
         self.batch_size, self.smallest_batch = settings.batch_size, 2
@@ -72,7 +81,7 @@ class LesionTraining:
         self._attributes = torch.from_numpy(images.attribute_values()[rows])
         generator = build_lesion_generator(self._model_settings, rng)
         discriminator = _discriminator(self._model_settings, settings, rng)
-        self.step = LesionGANStep(generator.to(device), discriminator.to(device), _step_settings(settings), rng)
+        self.step = LesionGANStep(generator.to(device), discriminator.to(device), _step_settings(settings), rng, ranks)
         self.generators: Mapping[str, torch.Generator] = {"step": rng, "draw": self._draw}
         fixed = torch.Generator().manual_seed(seed + 2)
         self._grid_classes = torch.arange(len(images.classes)).repeat_interleave(_GRID_COLUMNS).to(device)

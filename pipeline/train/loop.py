@@ -6,6 +6,7 @@ alone, and alarms follow from the log. That holds for trainings that went back t
 """
 
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -20,6 +21,7 @@ from pipeline.records import ProgressCallback
 from pipeline.settings import LoopSettings
 from pipeline.train.alarms import Finding, poor_data, raised, suspicious
 from pipeline.train.course import Course
+from pipeline.train.crew import NO_CREW, Crew
 from pipeline.train.probe import Probe
 from pipeline.train.stopping import stop_requests
 from pipeline.train.trainee import Trainee
@@ -32,7 +34,12 @@ STOPPED = "stopped"
 
 
 def train(
-    trainee: Trainee, settings: LoopSettings, folder: Path, what: str, progress: ProgressCallback
+    trainee: Trainee,
+    settings: LoopSettings,
+    folder: Path,
+    what: str,
+    progress: ProgressCallback,
+    crew: Crew = NO_CREW,
 ) -> dict[str, Any]:
     """Train to ``settings.images``, going on from the newest checkpoint in ``folder`` where there is one.
 
@@ -43,6 +50,7 @@ def train(
             ``alarms.json`` and ``alarms/``.
         what: unit for the progress, e.g. ``lesion training images``.
         progress: told after every step.
+        crew: the processes that make the steps, of which this one leads.
 
     Returns:
         Facts: images, final terms, a sentence for every alarm, and what the trainee adds.
@@ -51,10 +59,12 @@ def train(
         TrainingError: an alarm that ends the training, e.g. a loss that is not finite; checkpoints before it stay.
         ResourceError: memory does not suffice for half the batch.
     """
-    loop = _Loop(trainee, settings, folder)
+    loop = _Loop(trainee, settings, folder, crew)
     resumed_at = loop.images
     with stop_requests() as asked:
         while loop.images < settings.images:
+            if crew.stop_asked and asked.number is None:
+                asked.number = signal.SIGTERM
             if asked.number is not None:
                 loop.set_down()
                 asked.deliver()
@@ -78,8 +88,8 @@ class _Loop:
         course: alarms so far.
     """
 
-    def __init__(self, trainee: Trainee, settings: LoopSettings, folder: Path) -> None:
-        self._trainee, self._settings, self._folder = trainee, settings, folder
+    def __init__(self, trainee: Trainee, settings: LoopSettings, folder: Path, crew: Crew) -> None:
+        self._trainee, self._settings, self._folder, self._crew = trainee, settings, folder, crew
         self._checkpoints = folder / "checkpoints"
         self._game = trainee.step.game()
         self._probe = Probe(trainee, settings.alarms.probe_images)
@@ -99,9 +109,10 @@ class _Loop:
 
     def step(self) -> bool:
         """Show one batch to the networks; False where the training went back instead."""
-        factor = self._trainee.learning_rate_factor(self.images / self._settings.images)
-        self._trainee.step.set_learning_rate_factor(factor * self.course.learning_rate_factor)
-        outcome = self._terms()
+        done = self.images / self._settings.images
+        factor = self._trainee.learning_rate_factor(done) * self.course.learning_rate_factor
+        self._trainee.step.set_learning_rate_factor(factor)
+        outcome = self._terms(factor, done)
         if outcome == "out of memory":  # handled here, where the failed step no longer holds tensors
             self._halve_batch()
             return False
@@ -139,9 +150,10 @@ class _Loop:
         save_checkpoint(self._folder / STOPPED, self.images, Checkpoint(kept.tensors | sums, state))
         self.log.close()
 
-    def _terms(self) -> dict[str, Tensor] | Finding | Literal["out of memory"]:
+    def _terms(self, factor: float, done: float) -> dict[str, Tensor] | Finding | Literal["out of memory"]:
         try:
-            return self._trainee.train_batch()
+            with self._crew.step(factor, done, self._trainee.batch_size):
+                return self._trainee.train_batch()
         except NonFiniteLossError as error:
             return Finding(
                 "non_finite",
@@ -195,12 +207,12 @@ class _Loop:
 
     def _halve_batch(self) -> None:
         size, least = self._trainee.batch_size, self._trainee.smallest_batch
-        if not self.course.may_halve or size // 2 < least:
+        if not self.course.may_halve or size // 2 < least or self._crew.shared:
             self.log.close()
             raise ResourceError(
                 "A training step must fit into the memory of the device.",
                 found=f"out of memory with a batch of {size}",
-                allowed=f"batches of {least} or more that fit; the batch is halved once",
+                allowed=f"batches of {least} or more that fit; the batch is halved once, by a training in one process",
                 change="Lower batch_size, width or the image size, or use a device with more memory.",
             )
         good = newest_checkpoint(self._trainee, self._checkpoints)
@@ -220,6 +232,7 @@ class _Loop:
 
     def _go_on_from(self, found: Checkpoint) -> None:
         self.images, rows = restore(self._trainee, found)
+        self._crew.restored(found)
         self.course.keep_until(self.images)
         self._trainee.batch_size, self._owed = self.course.batch_size, bool(found.state.get("owed", False))
         for path in (self._folder / "grids").glob("*.png"):

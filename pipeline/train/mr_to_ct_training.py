@@ -14,6 +14,7 @@ from models.mr_to_ct.discriminator import Discriminator, MultiScaleDiscriminator
 from models.mr_to_ct.registration import DeformationNetwork
 from models.mr_to_ct.step import MRToCTBatch, MRToCTNetworks, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
+from models.ranks import ALONE, Ranks
 from pipeline.domain_card import SCOPE_KEY, DomainCard, domain_card
 from pipeline.errors import InputError
 from pipeline.generate_settings import GenerateMRToCTSettings
@@ -48,12 +49,20 @@ class MRToCTTraining:
         settings: networks, supervision, loop.
         seed: of every random draw.
         device: where the networks live.
+        ranks: who shares each batch; every rank draws it whole.
 
     Raises:
         InputError: the training split cannot serve the supervision asked for.
     """
 
-    def __init__(self, volumes: VolumeSet, settings: TrainMRToCTSettings, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        volumes: VolumeSet,
+        settings: TrainMRToCTSettings,
+        seed: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.batch_size, self.smallest_batch = settings.batch_size, 1
         self._settings, self._facts = settings, volumes.facts
         rng = torch.Generator().manual_seed(seed)
@@ -81,7 +90,7 @@ class MRToCTTraining:
             patch_px=settings.patch_px,
             blocks=settings.blocks,
         )
-        self.step = MRToCTStep(self._build(rng, device), _step_settings(settings, volumes.facts), rng)
+        self.step = MRToCTStep(self._build(rng, device), _step_settings(settings, volumes.facts), rng, ranks)
         self._probe_mr: Tensor | None = None
         self.generators: Mapping[str, torch.Generator] = {"step": rng, "draw": draw}
         self._trained_on = {

@@ -1,16 +1,17 @@
 """The train stage: one training for each track."""
 
+from typing import Literal
+
 import torch
 from pydantic import BaseModel, JsonValue
 
 from pipeline.device import choose_device, describe_device, turn_on
-from pipeline.prepared_set import read_image_set, read_volume_set
 from pipeline.records import ProgressCallback, StageRecord, silent
-from pipeline.settings import RunSettings, TrainLesionsSettings, TrainMRToCTSettings
-from pipeline.stage_runner import Stage, StageBody, StageContext, run_stage
-from pipeline.train.lesion_training import LesionTraining
+from pipeline.settings import LoopSettings, RunSettings, TrainLesionsSettings, TrainMRToCTSettings
+from pipeline.stage_runner import Stage, StageContext, run_stage
+from pipeline.train.assignment import Assignment
+from pipeline.train.crew import NO_CREW, Crew
 from pipeline.train.loop import train
-from pipeline.train.mr_to_ct_training import MRToCTTraining
 from pipeline.workspace import Workspace
 
 _MODULE = "pipeline.train.stage"
@@ -39,23 +40,18 @@ def train_lesions(
     *,
     progress: ProgressCallback = silent,
     fresh: bool = False,
+    crew: Crew = NO_CREW,
 ) -> StageRecord:
     """Train the lesion GAN; a killed training goes on from its last checkpoint unless ``fresh``.
 
     Raises:
-        TrainingError: a loss was not finite, or no checkpoint is intact.
+        SettingsError: the crew cannot share the batch.
+        TrainingError: a loss was not finite, no checkpoint is intact, or a process of the crew is gone.
     """
     seeded = SeededLesionsSettings(
         seed=settings.seed, device=choose_device(settings.device).type, lesions=settings.train.lesions
     )
-
-    def body(context: StageContext) -> dict[str, JsonValue]:
-        device = torch.device(seeded.device)
-        training = LesionTraining(read_image_set(context.inputs["prepared"]), seeded.lesions, seeded.seed, device)
-        facts = train(training, seeded.lesions, context.folder, "lesion training images", context.progress)
-        return facts | {"device": describe_device(device)}
-
-    return _run("train_lesions", body, workspace, settings, seeded, prepared, progress, fresh)
+    return _run("lesions", settings.train.lesions, workspace, settings, seeded, prepared, progress, fresh, crew)
 
 
 def train_mr_to_ct(
@@ -65,37 +61,55 @@ def train_mr_to_ct(
     *,
     progress: ProgressCallback = silent,
     fresh: bool = False,
+    crew: Crew = NO_CREW,
 ) -> StageRecord:
     """Train the MR-to-CT CycleGAN; a killed training goes on from its last checkpoint unless ``fresh``.
 
     Raises:
         InputError: the training split lacks what the supervision needs.
-        TrainingError: a loss was not finite, or no checkpoint is intact.
+        SettingsError: the crew cannot share the batch.
+        TrainingError: a loss was not finite, no checkpoint is intact, or a process of the crew is gone.
     """
     seeded = SeededMRToCTSettings(
         seed=settings.seed, device=choose_device(settings.device).type, mr_to_ct=settings.train.mr_to_ct
     )
+    return _run("mr_to_ct", settings.train.mr_to_ct, workspace, settings, seeded, prepared, progress, fresh, crew)
 
-    def body(context: StageContext) -> dict[str, JsonValue]:
-        device = torch.device(seeded.device)
-        training = MRToCTTraining(read_volume_set(context.inputs["prepared"]), seeded.mr_to_ct, seeded.seed, device)
-        facts = train(training, seeded.mr_to_ct, context.folder, "MR-to-CT training images", context.progress)
-        return facts | {"device": describe_device(device)}
 
-    return _run("train_mr_to_ct", body, workspace, settings, seeded, prepared, progress, fresh)
+_WHAT = {"lesions": "lesion training images", "mr_to_ct": "MR-to-CT training images"}
 
 
 def _run(
-    name: str,
-    body: StageBody,
+    track: Literal["lesions", "mr_to_ct"],
+    own: LoopSettings,
     workspace: Workspace,
     settings: RunSettings,
-    seeded: BaseModel,
+    seeded: SeededLesionsSettings | SeededMRToCTSettings,
     prepared: StageRecord,
     progress: ProgressCallback,
     fresh: bool,
+    crew: Crew,
 ) -> StageRecord:
-    stage = Stage(
-        name, _MODULE, body, resumable=True, turn=turn_on(choose_device(settings.device), settings.device_turns)
-    )
+    crew.require_share(own.batch_size)
+
+    def body(context: StageContext) -> dict[str, JsonValue]:
+        assignment = Assignment(
+            track=track,
+            settings=own.model_dump_json(),
+            seed=seeded.seed,
+            prepared=context.inputs["prepared"],
+            device=seeded.device,
+            device_turns=settings.device_turns,
+        )
+        device = crew.device or torch.device(seeded.device)
+        with crew.together():
+            training = assignment.build(device, crew.ranks)
+            crew.assign(assignment)
+            facts = train(training, own, context.folder, _WHAT[track], context.progress, crew)
+            crew.finish()
+        processes = {"processes": crew.ranks.count} if crew.shared else {}
+        return facts | processes | {"device": describe_device(device)}
+
+    turn = turn_on(crew.device or choose_device(settings.device), settings.device_turns)
+    stage = Stage(f"train_{track}", _MODULE, body, resumable=True, turn=turn)
     return run_stage(workspace, stage, seeded, records={"prepared": prepared}, progress=progress, fresh=fresh)

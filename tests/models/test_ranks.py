@@ -1,16 +1,14 @@
 """Two and three ranks learn what one process learns from the whole batch: gradients, terms, weights, histories.
 
-Ranks are threads here, each with a gloo group of its own: exchanges are real, processes are not needed.
+Ranks are threads here, see `in_ranks`.
 """
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
-from typing import TypeVar
+from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from models.blocks import MinibatchStandardDeviation
@@ -20,6 +18,7 @@ from models.lesion_gan.discriminator import DCGANDiscriminator
 from models.lesion_gan.generator import DCGANGenerator
 from models.lesion_gan.step import LesionGANStep, LesionStepSettings
 from models.lesion_gan.virtual_batch import VirtualBatchGenerator
+from models.losses import NonFiniteLossError
 from models.mr_to_ct.discriminator import PatchDiscriminator
 from models.mr_to_ct.generator import UNetGenerator
 from models.mr_to_ct.registration import DeformationNetwork
@@ -28,31 +27,10 @@ from models.mr_to_ct.step_settings import MRToCTStepSettings
 from models.ranks import ALONE, RankLostError, Ranks
 from models.shared_statistics import SharedBatchNorm2d, SharedMinibatchDeviation, share_statistics
 
-T = TypeVar("T")
+InRanks = Callable[[int, Callable[[Ranks], Any]], list[Any]]
 _BUILDING = threading.Lock()
 ROUNDING = 2e-5
 """Relative distance of two float32 gradients that sum in another order."""
-
-
-def in_ranks(count: int, work: Callable[[Ranks], T]) -> list[T]:
-    """What ``work`` returns in each of ``count`` ranks."""
-    store, results, errors = dist.HashStore(), {}, []
-
-    def one(index: int) -> None:
-        try:
-            group = dist.ProcessGroupGloo(store, index, count, timedelta(seconds=30))
-            results[index] = work(Ranks(group))
-        except BaseException as error:  # a failed rank must not be mistaken for a silent one
-            errors.append(error)
-
-    threads = [threading.Thread(target=one, args=(index,)) for index in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return [results[index] for index in range(count)]
 
 
 def distance(first: Tensor, second: Tensor) -> float:
@@ -68,7 +46,7 @@ def flat(network: nn.Module) -> Tensor:
     return torch.cat([value.flatten().float() for value in network.state_dict().values()])
 
 
-def test_sums_and_their_gradients_cross_ranks_twice() -> None:
+def test_sums_and_their_gradients_cross_ranks_twice(in_ranks: InRanks) -> None:
     def work(ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
         x = torch.tensor(float(ranks.index + 1), requires_grad=True)
         loss = ranks.summed(x) ** 3 * (ranks.index + 1)  # rank losses s³ and 2 s³, s = x₀ + x₁ = 3
@@ -82,7 +60,7 @@ def test_sums_and_their_gradients_cross_ranks_twice() -> None:
         assert float(bend) == 2 * 3 * 18  # each rank's slope is 9 s², and both depend on x
 
 
-def test_a_share_is_this_ranks_rows_of_every_group() -> None:
+def test_a_share_is_this_ranks_rows_of_every_group(in_ranks: InRanks) -> None:
     rows = torch.arange(12)
     parts = in_ranks(3, lambda ranks: (ranks.part(rows), ranks.part(rows, groups=2), ranks.gathered(ranks.part(rows))))
     assert [part.tolist() for part, _, _ in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
@@ -101,12 +79,12 @@ def test_alone_everything_is_handed_back() -> None:
     assert [type(layer) for layer in network] == [nn.BatchNorm2d, MinibatchStandardDeviation]
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(in_ranks: InRanks) -> None:
     with pytest.raises(ValueError, match="7 images for 2 processes"):
         in_ranks(2, lambda ranks: ranks.part(torch.zeros(7)))
 
 
-def test_a_norm_that_cannot_be_shared_is_refused() -> None:
+def test_a_norm_that_cannot_be_shared_is_refused(in_ranks: InRanks) -> None:
     with pytest.raises(ValueError, match="BatchNorm3d in Sequential"):
         in_ranks(2, lambda ranks: share_statistics(nn.Sequential(nn.BatchNorm3d(2)), ranks))
 
@@ -126,7 +104,7 @@ def test_a_lost_rank_is_named_as_such() -> None:
         Ranks(Broken()).total_of(torch.zeros(1))
 
 
-def test_shared_statistics_are_those_of_torch_on_the_whole_batch() -> None:
+def test_shared_statistics_are_those_of_torch_on_the_whole_batch(in_ranks: InRanks) -> None:
     rng = torch.Generator().manual_seed(0)
     images = torch.randn(6, 3, 4, 4, generator=rng) * 2 + 1
     plain = nn.BatchNorm2d(3)
@@ -215,24 +193,39 @@ def same_learning(alone: dict[str, object], shared: list[dict[str, object]], lat
 
 
 @pytest.mark.parametrize("case", LESION_CASES)
-def test_ranks_learn_lesions_as_one_process_does(case: str) -> None:
+def test_ranks_learn_lesions_as_one_process_does(case: str, in_ranks: InRanks) -> None:
     settings = LESION_CASES[case]
     alone = lesion_course(settings, ALONE)
     same_learning(alone, in_ranks(2, lambda ranks: lesion_course(settings, ranks)), later=0.02)
 
 
 @pytest.mark.parametrize("family", ["classic", "virtual"])
-def test_every_family_of_networks_can_be_shared(family: str) -> None:
+def test_every_family_of_networks_can_be_shared(family: str, in_ranks: InRanks) -> None:
     alone = lesion_course(LesionStepSettings(), ALONE, family)
     same_learning(alone, in_ranks(3, lambda ranks: lesion_course(LesionStepSettings(), ranks, family)), later=0.02)
 
 
-def test_statistics_of_a_share_alone_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_of_a_share_alone_would_be_seen(monkeypatch: pytest.MonkeyPatch, in_ranks: InRanks) -> None:
     alone = lesion_course(LesionStepSettings(), ALONE, steps=1)
     monkeypatch.setattr("models.lesion_gan.step.share_statistics", lambda network, ranks: None)
     (first, _) = in_ranks(2, lambda ranks: lesion_course(LesionStepSettings(), ranks, steps=1))
     assert distance(first["d"], alone["d"]) > 1000 * ROUNDING
     assert distance(first["g"], alone["g"]) > 1000 * ROUNDING
+
+
+def test_a_loss_that_one_rank_cannot_compute_stops_all(in_ranks: InRanks) -> None:
+    images = torch.zeros(4, 1, 32, 32)
+    images[3] = torch.nan  # in the share of the second rank
+
+    def work(ranks: Ranks) -> list[str]:
+        step = lesion_step(LesionStepSettings(), ranks, "dcgan")
+        before = nn.utils.parameters_to_vector(step.discriminator.parameters())
+        with pytest.raises(NonFiniteLossError) as failure:
+            step.step(images, torch.arange(4) % 2)
+        assert torch.equal(nn.utils.parameters_to_vector(step.discriminator.parameters()), before)
+        return [failure.value.term]
+
+    assert in_ranks(2, work) == [["d_loss"], ["d_loss"]]
 
 
 TRANSLATION_CASES = {
@@ -276,7 +269,7 @@ def uneven_batch(seed: int, pairs: bool) -> MRToCTBatch:
 
 
 @pytest.mark.parametrize("case", TRANSLATION_CASES)
-def test_ranks_learn_to_translate_as_one_process_does(case: str) -> None:
+def test_ranks_learn_to_translate_as_one_process_does(case: str, in_ranks: InRanks) -> None:
     settings = TRANSLATION_CASES[case]
     alone = translation_course(settings, ALONE)
     same_learning(alone, in_ranks(2, lambda ranks: translation_course(settings, ranks)), later=0.02)
