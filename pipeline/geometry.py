@@ -354,7 +354,14 @@ def axial_geometry_for(geometry: Geometry) -> Geometry:
 
 
 def resample(
-    array: Volume, affine: ArrayLike, target: Geometry, *, order: int = 1, fill: float = 0.0, antialias: bool = False
+    array: Volume,
+    affine: ArrayLike,
+    target: Geometry,
+    *,
+    order: int = 1,
+    fill: float = 0.0,
+    antialias: bool = False,
+    displacement_mm: Volume | None = None,
 ) -> Volume:
     """Sample a volume at the voxel centers of another grid.
 
@@ -370,6 +377,7 @@ def resample(
         order: 0 nearest (for masks), 1 linear, 3 cubic B-spline.
         fill: value outside, e.g. −1024 for HU.
         antialias: blur before sampling more coarsely; not for order 0.
+        displacement_mm: (i, j, k, 3) of the target, RAS+ mm: how far beside each voxel center to sample.
 
     Returns:
         Array of the target's shape: input dtype for order 0, float64 for float64 input, float32 otherwise.
@@ -396,7 +404,12 @@ def resample(
     transform.SetTranslation(mapping[:3, 3][::-1].tolist())
     sampler = SimpleITK.ResampleImageFilter()
     sampler.SetSize([int(size) for size in target.shape[::-1]])
-    sampler.SetTransform(transform)
+    if displacement_mm is None:
+        sampler.SetTransform(transform)
+    else:
+        in_voxels = displacement_mm.astype(np.float64) @ np.linalg.inv(target.affine[:3, :3]).T
+        beside = SimpleITK.GetImageFromArray(np.ascontiguousarray(in_voxels[..., ::-1]), isVector=True)
+        sampler.SetTransform(SimpleITK.CompositeTransform([transform, SimpleITK.DisplacementFieldTransform(beside)]))
     sampler.SetInterpolator(getattr(SimpleITK, _INTERPOLATORS[order]))
     sampler.SetDefaultPixelValue(float(fill))
     return np.asarray(SimpleITK.GetArrayFromImage(sampler.Execute(image))).astype(array.dtype, copy=False)

@@ -50,13 +50,23 @@ class N4Settings(FrozenSettings):
 
 
 class RegistrationLimits(FrozenSettings):
-    """What a registration of MR and CT must reach; a pair that fails is refused with its numbers."""
+    """What a registration must reach; a pair that fails is refused, a bend that fails is dropped, with its numbers."""
 
     min_overlap: Fraction = Field(0.5, description="Least share of the MR's body inside the CT's field of view.")
     min_body_dice: Fraction = Field(0.85, description="Least Dice of both body outlines where both fields of view are.")
     max_rotation_degrees: Positive = Field(30.0, description="Largest turn of the CT.")
     max_disagreement_mm: Positive = Field(
         5.0, description="Largest mean distance between the result and one from a start 10 mm and 6 degrees beside it."
+    )
+    min_information_gain: Positive = Field(
+        0.02, description="Least gain of mutual information by a bend, as a share; less leaves the pair rigid."
+    )
+    max_bend_mm: Positive = Field(15.0, description="Farthest that a bend may move anything in the body.")
+    max_local_change: float = Field(
+        2.0, gt=1.0, description="A bend may give a voxel this many times its volume, or leave it one part of so many."
+    )
+    max_bend_disagreement_mm: Positive = Field(
+        2.0, description="Largest mean distance between a bend and one whose search began 3 mm beside it."
     )
 
 
@@ -86,10 +96,11 @@ class PrepareMRToCTSettings(FrozenSettings):
         description="Which CT counts as registered to an MR: one in the same DICOM frame of reference, or any of the "
         "same subject (only where you know that they are registered, e.g. NIfTI resampled to each other).",
     )
-    registration: Literal["none", "rigid"] = Field(
+    registration: Literal["none", "rigid", "deformable"] = Field(
         "none",
         description="Move and turn a CT of the same subject onto each MR by mutual information, whatever their frames "
-        "of reference. Results are checked, failures leave the MR unpaired.",
+        "of reference; deformable also bends it. Results are checked: a rigid one that fails leaves the MR unpaired, "
+        "a bend that fails leaves the pair rigid.",
     )
     registration_limits: RegistrationLimits = RegistrationLimits()
 

@@ -123,7 +123,11 @@ def _scored(translated: Path, baselines: Baselines, scoring: Scoring, task: _Cas
 
 def prepared_warnings(facts: Mapping[str, Any]) -> list[str]:
     """What prepare left out, and which pairs it did not believe, each reason once."""
-    told = (("left_out", "Left out by prepare"), ("refused_pairs", "An MR without a pair, for its registration failed"))
+    told = (
+        ("left_out", "Left out by prepare"),
+        ("refused_pairs", "An MR without a pair, for its registration failed"),
+        ("kept_rigid", "A pair without the bend asked for, which failed"),
+    )
     return [f"{words}: {reason}" for name, words in told for reason in sorted(set(facts.get(name, {}).values()))]
 
 

@@ -169,7 +169,10 @@ def _add_volumes(
         )
     if settings.registration != "none":
         registrations.write(folder)
-    return {"left_out": left_out, "refused_pairs": registrations.refusals, "mr_normalization": mr_volumes.facts()}
+    facts: dict[str, Any] = {"left_out": left_out, "refused_pairs": registrations.refusals}
+    if settings.registration == "deformable":
+        facts["kept_rigid"] = registrations.kept_rigid
+    return facts | {"mr_normalization": mr_volumes.facts()}
 
 
 def _mr_case(mr_volumes: MRVolumes, pairing: Pairing, task: tuple[dict[str, Any], Sequence[dict[str, Any]]]) -> _MRCase:

@@ -12,19 +12,20 @@ from pipeline.body_mask import ct_body_mask
 from pipeline.catalog import Catalog
 from pipeline.geometry import Geometry, geometry_with_spacing, resample, to_canonical
 from pipeline.intensity import HU_HIGH, HU_LOW, from_int16
+from pipeline.prepare.bend_check import find_bend
 from pipeline.prepare.registration import LEVELS_MM, Side, Transform, register
 from pipeline.prepare.registration_check import RegistrationCheck, check_registration
 from pipeline.prepare.volumes import PreparedVolume, prepare_ct_volume
 from pipeline.prepared_set import from_slices
 from pipeline.scan_io import AIR_HU
-from pipeline.settings import PrepareMRToCTSettings
+from pipeline.settings import PrepareMRToCTSettings, RegistrationLimits
 
 REGISTRATIONS_FILE = "registrations.parquet"
 _SCHEMA: dict[str, Any] = {
     "mr_series_id": pl.String,
     "ct_series_id": pl.String,
     "subject_id": pl.String,
-    "method": pl.String,  # rigid
+    "method": pl.String,  # rigid or deformable: what was used
     "same_frame": pl.Boolean,
     "accepted": pl.Boolean,
     "refusal": pl.String,  # why not, with numbers; empty where accepted
@@ -37,6 +38,16 @@ _SCHEMA: dict[str, Any] = {
     "mirrored_gain": pl.Float64,
     "mutual_information": pl.Float64,  # nats
     "mutual_information_before": pl.Float64,  # null where the frames of reference differ
+    "bend_refusal": pl.String,  # why the pair stayed rigid although a bend was asked for; else empty
+    "bend_mean_mm": pl.Float64,  # this and the next: null where no bend was tried
+    "bend_max_mm": pl.Float64,
+    "volume_ratio_min": pl.Float64,
+    "volume_ratio_max": pl.Float64,
+    "information_gain": pl.Float64,
+    "body_dice_gain": pl.Float64,
+    "bend_disagreement_mm": pl.Float64,
+    "bend_counts": pl.List(pl.Int64),  # control points along the axes of the prepared grid (bend.py)
+    "bend_points_mm": pl.List(pl.Float64),  # their displacements, RAS+ mm, the last axis fastest
 }
 _FEWEST_VOXELS = 4
 """Fewer along an axis hold too little to be registered."""
@@ -51,12 +62,14 @@ class Attempt:
         same_frame: as the MR.
         transform: None where the search ended without one.
         check: its numbers and failures.
+        bend_refusal: why a bend was dropped.
     """
 
     ct: Mapping[str, Any]
     same_frame: bool
     transform: Transform | None
     check: RegistrationCheck
+    bend_refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,19 +122,26 @@ class Pairing:
             check = check_registration(fixed, moving, found, self.settings.registration_limits, same_frame=same)
         except RuntimeError:  # how SimpleITK says that its samples left the image
             return _ended(ct_row, same, "MR and CT were moved apart until nothing overlapped")
-        return Attempt(ct_row, same, found, check)
+        attempt = Attempt(ct_row, same, found, check)
+        if self.settings.registration == "rigid" or check.failures:
+            return attempt
+        return _bent(attempt, fixed, moving, found, self.settings.registration_limits)
 
     def _row(self, row: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
         matrix = None if attempt.transform is None else attempt.transform.rigid.ravel().tolist()
+        bend = None if attempt.transform is None else attempt.transform.bend
         return {
             "mr_series_id": row["series_id"],
             "ct_series_id": attempt.ct["series_id"],
             "subject_id": row["subject_id"],
-            "method": self.settings.registration,
+            "method": "rigid" if bend is None else "deformable",
             "same_frame": attempt.same_frame,
             "accepted": not attempt.check.failures,
             "refusal": "; ".join(attempt.check.failures),
             "mr_to_ct_mm": matrix,
+            "bend_refusal": attempt.bend_refusal,
+            "bend_counts": None if bend is None else list(bend.splines.counts),
+            "bend_points_mm": None if bend is None else bend.points.ravel().tolist(),
         } | attempt.check.numbers
 
 
@@ -140,6 +160,11 @@ class Registrations:
         """Why MR have no pair although a CT was tried: series of the MR → reason of the last try."""
         accepted = {row["mr_series_id"] for row in self.rows if row["accepted"]}
         return {row["mr_series_id"]: row["refusal"] for row in self.rows if row["mr_series_id"] not in accepted}
+
+    @property
+    def kept_rigid(self) -> dict[str, str]:
+        """Why pairs stayed rigid although bends were asked for: series of the MR → reason."""
+        return {row["mr_series_id"]: row["bend_refusal"] for row in self.rows if row["bend_refusal"]}
 
     def write(self, folder: Path) -> None:
         """Write `REGISTRATIONS_FILE`."""
@@ -166,6 +191,14 @@ def same_frame(mr: Mapping[str, Any], ct: Mapping[str, Any]) -> bool:
     """Whether two rows of the catalog lie in one known frame of reference."""
     frame = mr["frame_of_reference_uid"]
     return frame is not None and bool(ct["frame_of_reference_uid"] == frame)
+
+
+def _bent(attempt: Attempt, mr: Side, ct: Side, rigid: Transform, limits: RegistrationLimits) -> Attempt:
+    """The attempt with a bend, or as it was with the reason why not."""
+    bend, check = find_bend(mr, ct, rigid.rigid, limits)
+    both = RegistrationCheck(attempt.check.numbers | check.numbers, attempt.check.failures)
+    found = rigid if check.failures else Transform(rigid.rigid, bend)
+    return Attempt(attempt.ct, attempt.same_frame, found, both, "; ".join(check.failures))
 
 
 def _ended(ct: Mapping[str, Any], same_frame: bool, why: str) -> Attempt:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from pipeline.geometry import Affine, Geometry, geometry_with_spacing, resample
+from pipeline.prepare.bend import Bend
 
 Volume = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -31,6 +32,9 @@ CT_RANGE_HU = (-1000.0, 1300.0)
 
 START_OFFSETS_MM = (-90.0, -60.0, -30.0, 0.0, 30.0, 60.0, 90.0)
 """Starts along the body, from where the middles of both bodies meet: fields of view differ most in this direction."""
+
+LOST_INFORMATION = 0.02
+"""Share of the mutual information before that may be lost: interpolation changes it too."""
 
 _BINS = 32
 _MARGIN_MM = 10.0
@@ -71,17 +75,22 @@ class Transform:
 
     Attributes:
         rigid: 4×4, RAS+ mm.
+        bend: of the MR's space before it is moved; None for a rigid transform.
     """
 
     rigid: Affine
+    bend: Bend | None = None
 
     def map(self, points_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Map points (n, 3)."""
-        return np.asarray(points_mm @ self.rigid[:3, :3].T + self.rigid[:3, 3])
+        bent = points_mm if self.bend is None else self.bend.move(points_mm)
+        return np.asarray(bent @ self.rigid[:3, :3].T + self.rigid[:3, 3])
 
     def warp(self, ct: npt.NDArray[Any], affine: Affine, target: Geometry, fill: float) -> Volume:
         """The CT on a grid of the MR, float32, interpolated once; ``fill`` beyond its field of view."""
-        return resample(ct.astype(np.float32), inverse(self.rigid) @ affine, target, fill=fill, antialias=True)
+        moved = inverse(self.rigid) @ affine
+        bent = None if self.bend is None else self.bend.on(target)
+        return resample(ct.astype(np.float32), moved, target, fill=fill, antialias=True, displacement_mm=bent)
 
 
 @contextmanager
@@ -107,7 +116,7 @@ def register(mr: Side, ct: Side, *, same_frame: bool) -> Transform:
     with one_thread():
         rigid = _best_start(*levels[0], starts(mr, ct, same_frame=same_frame))
         for fixed, moving in levels[1:]:
-            rigid = refine(fixed, moving, rigid)
+            rigid = _better(fixed, moving, rigid, refine(fixed, moving, rigid))
     return Transform(rigid)
 
 
@@ -135,7 +144,7 @@ def refine(mr: Side, ct: Side, start: Affine) -> Affine:
     search.SetOptimizerAsRegularStepGradientDescent(_FIRST_STEP_MM, _LAST_STEP_MM, _ITERATIONS, relaxationFactor=0.5)
     search.SetOptimizerScalesFromPhysicalShift()
     search.SetInitialTransform(initial, inPlace=True)
-    search.Execute(image_of(_clipped_mr(mr), mr.grid), image_of(_clipped_ct(ct), ct.grid))
+    search.Execute(image_of(clipped_mr(mr), mr.grid), image_of(clipped_ct(ct), ct.grid))
     matrix = np.eye(4)
     matrix[:3, :3] = np.reshape(initial.GetMatrix(), (3, 3))
     matrix[:3, 3] = np.array(initial.GetTranslation()) + center - matrix[:3, :3] @ center
@@ -162,6 +171,12 @@ def _best_start(mr: Side, ct: Side, candidates: Sequence[Affine]) -> Affine:
         candidates = [candidates[number] for number in order]
     found = [refine(mr, ct, start) for start in candidates]
     return max(found, key=lambda matrix: mutual_information(mr, ct.moved(inverse(matrix))))
+
+
+def _better(mr: Side, ct: Side, before: Affine, found: Affine) -> Affine:
+    """The transform found, unless it loses mutual information: where a CT is bent, a search may run off."""
+    first, second = (mutual_information(mr, ct.moved(inverse(matrix))) for matrix in (before, found))
+    return found if second >= (1 - LOST_INFORMATION) * first else before
 
 
 def _search(mr: Side) -> sitk.ImageRegistrationMethod:
@@ -194,20 +209,22 @@ def mutual_information(mr: Side, ct: Side) -> float:
     there = np.all((index >= 0) & (index < ct.grid.shape), axis=1)
     if there.mean() < _SMALLEST_OVERLAP:
         return -1.0
-    first = _clipped_mr(mr)[near_body(mr)][there]
-    second = _clipped_ct(ct)[tuple(index[there].T)]
+    first = clipped_mr(mr)[near_body(mr)][there]
+    second = clipped_ct(ct)[tuple(index[there].T)]
     joint = np.histogram2d(first, second, bins=_BINS)[0] / len(first)
     apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
     filled = joint > 0
     return float((joint[filled] * np.log(joint[filled] / apart[filled])).sum())
 
 
-def _clipped_mr(mr: Side) -> Volume:
+def clipped_mr(mr: Side) -> Volume:
+    """MR without its brightest half percent."""
     brightest = float(np.percentile(mr.voxels[mr.body], 99.5)) if mr.body.any() else float(mr.voxels.max())
     return np.clip(mr.voxels, 0.0, brightest).astype(np.float32)
 
 
-def _clipped_ct(ct: Side) -> Volume:
+def clipped_ct(ct: Side) -> Volume:
+    """HU within `CT_RANGE_HU`."""
     return np.clip(ct.voxels, *CT_RANGE_HU).astype(np.float32)
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pipeline.geometry import Affine
 from pipeline.prepare.registration import (
     LEVELS_MM,
+    LOST_INFORMATION,
     Side,
     Transform,
     body_center,
@@ -29,9 +30,6 @@ RESTART_SHIFT_MM, RESTART_DEGREES = 10.0, 6.0
 
 MIRRORED_GAIN = 0.02
 """A CT whose mirror image has this much more mutual information, as a share, lies the wrong way round."""
-
-LOST_INFORMATION = 0.02
-"""Share of the mutual information before that may be lost: interpolation changes it too."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def check_registration(
     """
     fixed, moving = mr.at_level(LEVELS_MM[1]), ct.at_level(LEVELS_MM[1])
     with one_thread():
-        numbers = _outlines(fixed, moving, found) | _rigid_numbers(fixed, moving, found.rigid)
+        numbers = outlines(fixed, moving, found) | _rigid_numbers(fixed, moving, found.rigid)
     before = mutual_information(fixed, moving) if same_frame else None
     if before is not None:
         numbers["mutual_information_before"] = before
@@ -87,7 +85,7 @@ def _failures(numbers: dict[str, float], limits: RegistrationLimits) -> list[str
     return failures
 
 
-def _outlines(mr: Side, ct: Side, found: Transform) -> dict[str, float]:
+def outlines(mr: Side, ct: Side, found: Transform) -> dict[str, float]:
     """Overlap of the fields of view, and Dice of both bodies where both can be seen."""
     inside = _at(ct, found, body_points(mr, 4000))
     everywhere = mr.grid.to_world(np.argwhere(np.ones(mr.body.shape, bool)))

@@ -160,6 +160,17 @@ def test_linear_ramp_survives_resampling_to_an_oblique_grid_exactly() -> None:
     np.testing.assert_allclose(result, ramp(target), atol=1e-9)
 
 
+def test_a_displaced_ramp_is_the_ramp_beside() -> None:
+    source = Geometry((30, 32, 28), oblique_affine((4, 5, -6), (1.0, 1.1, 1.2)))
+    inner = np.eye(4)
+    inner[:3, :3] = oblique_affine((25, -10, 40), (0.9, 0.8, 1.0))[:3, :3]
+    inner[:3, 3] = source.to_world([14.5, 15.5, 13.5]) - inner[:3, :3] @ [4, 4, 4]
+    target = Geometry((9, 8, 7), inner)
+    beside = np.random.default_rng(5).uniform(-2, 2, (*target.shape, 3))
+    result = resample(ramp(source), source.affine, target, displacement_mm=beside)
+    np.testing.assert_allclose(result, ramp(target) + beside @ [0.7, -1.1, 0.4], atol=1e-9)
+
+
 def test_resampling_agrees_with_scipy() -> None:
     rng = np.random.default_rng(3)
     source = Geometry((12, 14, 16), np.diag([1.0, 1.2, 2.0, 1.0]))

@@ -8,9 +8,11 @@ from pipeline.evaluate.mr_to_ct import prepared_warnings
 from pipeline.geometry import Geometry
 from pipeline.phantom import PhantomGrid, phantom_subject
 from pipeline.prepare.mr_to_ct import prepare_volume_set
+from pipeline.prepare.registration import Transform
 from pipeline.prepared_set import from_slices, read_volume_set
 from pipeline.records import silent
 from pipeline.settings import PrepareMRToCTSettings
+from tests.pipeline.prepare.bent_phantoms import bent_pair
 
 GRID = PhantomGrid((56, 66, 23), (4.0, 4.0, 7.0), (11.0, 14.0))
 FAR = (150.0, -60.0, 210.0)
@@ -80,3 +82,30 @@ def test_too_few_slices_are_refused_and_not_registered(maker, tmp_path, truth):
     assert facts["pairs"] == 0
     assert attempt["refusal"] == "3 voxels along an axis (at least 4)"
     assert attempt["mr_to_ct_mm"] is None
+
+
+def test_a_bent_ct_is_bent_back_where_settings_ask_for_it(maker, tmp_path):
+    truth, _, ct = bent_pair(0, "HEAD", GRID, 10)
+    fill(maker, truth, np.rint(ct.voxels), shift=(0.0, 0.0, 0.0))
+    facts, volumes, ((attempt),) = prepared(maker, tmp_path / "out", registration="deformable")
+    assert attempt["accepted"]
+    assert (attempt["method"], attempt["bend_refusal"], facts["kept_rigid"]) == ("deformable", "", {})
+    assert attempt["information_gain"] > 0.1
+    assert len(attempt["bend_points_mm"]) == 3 * np.prod(attempt["bend_counts"])
+    (mr,) = volumes.volumes("MR", ["train"])
+    bent = from_slices(np.asarray(volumes.voxels(volumes.row(mr["pair_volume"])), np.float32))
+    rigid = Transform(np.reshape(attempt["mr_to_ct_mm"], (4, 4))).warp(ct.voxels, ct.grid.affine, ct.grid, -1000.0)
+    inside = from_slices(volumes.mask(mr)) > 0
+    unlike = [1 - np.corrcoef(hu[inside], truth.ct_noise_free_hu[inside])[0, 1] for hu in (rigid, bent)]
+    assert unlike[1] < 0.85 * unlike[0]
+
+
+def test_a_bend_that_gains_nothing_leaves_the_pair_rigid_and_says_why(maker, tmp_path, truth):
+    fill(maker, truth, truth.ct_hu)
+    facts, volumes, ((attempt),) = prepared(maker, tmp_path / "out", registration="deformable")
+    assert (attempt["accepted"], attempt["method"]) == (True, "rigid")
+    assert "gain of mutual information" in attempt["bend_refusal"]
+    assert attempt["bend_points_mm"] is None
+    (mr,) = volumes.volumes("MR", ["train"])
+    assert facts["kept_rigid"] == {mr["series_id"]: attempt["bend_refusal"]}
+    assert prepared_warnings(facts) == [f"A pair without the bend asked for, which failed: {attempt['bend_refusal']}"]
