@@ -1,7 +1,6 @@
 """Deformable registration of a CT to an MR, after the rigid one.
 
-Mutual information alone does not find bends of a few millimeters between MR and CT: on phantoms of known bend it made
-most of them worse. So the two are made alike first. Gradient-boosted trees learn, on this very pair as it lies by now,
+The two are made alike first. Gradient-boosted trees learn, on this very pair as it lies by now,
 what HU go with the MR's intensity, its surroundings at three scales, its edges and the depth below the skin, but not
 where a voxel lies. Such a guess G cannot follow a bend, since it says the same wherever the MR looks the same. What is
 left is a problem of one modality, solved by Gauss-Newton steps on the control points c of a coarse bend (`bend.py`):
