@@ -20,9 +20,10 @@ from models.lesion_gan.discriminator import DCGANDiscriminator
 from models.lesion_gan.generator import DCGANGenerator
 from models.mr_to_ct.discriminator import PatchDiscriminator
 from models.mr_to_ct.generator import ResNetGenerator, UNetGenerator
+from models.mr_to_ct.volumetric import VolumePatchDiscriminator, VolumeUNetGenerator
 from pipeline.device import available_memory_bytes, choose_device
 from pipeline.errors import InputError, ResourceError
-from pipeline.settings import RunSettings
+from pipeline.settings import RunSettings, TrainMRToCTSettings
 
 _MB = 1_000_000
 _EXPANSION = {".gz": 4.0, ".png": 3.0, ".jpg": 12.0, ".jpeg": 12.0, ".npz": 3.0}
@@ -221,12 +222,10 @@ def mr_to_ct_cost(settings: RunSettings) -> TrainingCost:
 
     Paired training needs the one direction only.
     """
-    train, rng = settings.train.mr_to_ct, torch.Generator()
+    train = settings.train.mr_to_ct
     channels = train.slices + (3 if train.coordinates else 0)
     width, judge_width = min(train.width, _PROBED_WIDTH), min(train.discriminator_width, _PROBED_WIDTH)
-    network = UNetGenerator if train.generator == "unet" else ResNetGenerator
-    generator = network(channels, train.slices, rng, width=width)
-    discriminator = PatchDiscriminator(train.slices, rng, width=judge_width)
+    generator, discriminator = _translation_networks(train, width, judge_width)
     given = torch.empty(1, channels, train.patch_px, train.patch_px, device="meta")
     made = _Pass.of(generator, given).widened(train.width / width)
     judged = _Pass.of(discriminator, given[:, : train.slices]).widened(train.discriminator_width / judge_width)
@@ -237,6 +236,16 @@ def mr_to_ct_cost(settings: RunSettings) -> TrainingCost:
         _ACTIVATION_COPIES * directions * (passes * made.output_bytes + 2 * judged.output_bytes),
         directions * (made.parameters + judged.parameters),
     )
+
+
+def _translation_networks(train: TrainMRToCTSettings, width: int, judge_width: int) -> tuple[nn.Module, nn.Module]:
+    rng, context = torch.Generator(), 3 if train.coordinates else 0
+    if train.dimensions == 3:
+        volume = VolumeUNetGenerator(train.slices, context, rng, width=width)
+        return volume, VolumePatchDiscriminator(train.slices, rng, width=judge_width)
+    network = UNetGenerator if train.generator == "unet" else ResNetGenerator
+    generator = network(train.slices + context, train.slices, rng, width=width)
+    return generator, PatchDiscriminator(train.slices, rng, width=judge_width)
 
 
 def convolution_speed(device: torch.device, repeats: int = 4) -> float:

@@ -52,9 +52,19 @@ class BodyFrame:
 
 
 def neighbors(index: int, slices: int, depth: int) -> npt.NDArray[np.int64]:
-    """Indices of ``slices`` neighboring slices around ``index`` in a volume of ``depth``, repeated at the ends."""
-    half = slices // 2
-    return np.clip(np.arange(index - half, index + half + 1), 0, depth - 1).astype(np.int64)
+    """Indices of ``slices`` neighboring slices around ``index`` in a volume of ``depth``, repeated at the ends.
+
+    An even number of slices has the first of its upper half at ``index``.
+    """
+    first = index - slices // 2
+    return np.clip(np.arange(first, first + slices), 0, depth - 1).astype(np.int64)
+
+
+def middle_inside(index: int, slices: int, depth: int) -> int:
+    """The place, for `neighbors`, of a stack that holds the slice ``index`` and stays inside the volume if it can."""
+    free = depth - slices
+    first = free // 2 if free < 0 else min(max(index - slices // 2, 0), free)
+    return first + slices // 2
 
 
 def window(

@@ -8,6 +8,10 @@ from pipeline.frozen_settings import Count, Fraction, FrozenSettings, Positive
 
 Weight = Annotated[float, Field(ge=0)]
 
+_STACKS = (1, 3, 5)
+_VOLUME_STEP = 4
+"""A network of three dimensions halves slices twice, and needs two of them at its coarsest."""
+
 
 class AlarmSettings(FrozenSettings):
     """What happens when the flight recorder finds a training in trouble; the rules are those of `docs/training.md`."""
@@ -127,7 +131,12 @@ class TrainMRToCTSettings(LoopSettings):
     discriminator_scales: Annotated[int, Field(ge=1, le=3)] = Field(
         1, description="PatchGANs at full, half and quarter resolution."
     )
-    slices: Literal[1, 3, 5] = Field(1, description="Neighboring slices a network sees: 1 is 2-D, more is 2.5-D.")
+    dimensions: Literal[2, 3] = Field(
+        2, description="3: convolutions along the slices too, on patches of 8 slices or more; the generator is a U-Net."
+    )
+    slices: Count = Field(
+        1, description="Neighboring slices a network sees: 1 is 2-D, 3 or 5 is 2.5-D; with `dimensions: 3` 8, 12, 16 …"
+    )
     patch_px: Annotated[int, Field(ge=32, multiple_of=16)] = 96
     supervision: Literal["unpaired", "paired", "mixed", "registered"] = Field(
         "unpaired",
@@ -180,6 +189,24 @@ class TrainMRToCTSettings(LoopSettings):
     domain_mismatch_limit: Annotated[float, Field(gt=0, le=1)] = Field(
         0.3, description="Largest distance of both sides, 0 for equal shares and 1 for nothing in common."
     )
+
+    @model_validator(mode="after")
+    def _fits_dimensions(self) -> Self:
+        if self.dimensions == 2 and self.slices not in _STACKS:
+            raise ValueError(f"slices is {self.slices}; in two dimensions 1, 3 or 5 (or set dimensions to 3)")
+        if self.dimensions == 2:
+            return self
+        if self.slices % _VOLUME_STEP or self.slices < 2 * _VOLUME_STEP:
+            raise ValueError(f"slices is {self.slices}; in three dimensions 8, 12, 16, 20 …, since networks halve them")
+        if self.generator != "unet":
+            raise ValueError(f"generator is {self.generator}; in three dimensions there is `unet` alone")
+        if self.supervision == "registered":
+            raise ValueError(
+                "supervision is registered, which bends in the plane; with dimensions: 3 use paired or mixed"
+            )
+        if self.discriminator_scales != 1:
+            raise ValueError(f"discriminator_scales is {self.discriminator_scales}; in three dimensions 1")
+        return self
 
 
 class TrainSettings(FrozenSettings):

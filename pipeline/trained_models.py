@@ -21,6 +21,7 @@ from models.lesion_gan.virtual_batch import VirtualBatchGenerator
 from models.mr_to_ct.generator import ResNetGenerator, Translator, UNetGenerator
 from models.mr_to_ct.light import LightGenerator
 from models.mr_to_ct.resnet_2017 import ResNet2017
+from models.mr_to_ct.volumetric import VolumeUNetGenerator
 from pipeline.checkpoints import load_weights, save_tensors, tensor_shapes
 from pipeline.errors import InputError, TrainingError
 from pipeline.files import folder_manifest, manifest_hash, read_json, sha256_json, write_json
@@ -74,6 +75,7 @@ class TranslatorSettings(BaseModel):
     coordinates: bool
     patch_px: int
     blocks: int = 9
+    dimensions: Literal[2, 3] = 2
 
 
 def build_lesion_generator(settings: LesionGeneratorSettings, rng: torch.Generator) -> LesionGenerator:
@@ -114,7 +116,10 @@ def build_lesion_generator(settings: LesionGeneratorSettings, rng: torch.Generat
 
 def build_translator(settings: TranslatorSettings, rng: torch.Generator) -> Translator:
     """An untrained translator: stacks of slices, plus coordinates where asked for, to stacks of slices."""
-    channels = settings.slices + (COORDINATE_CHANNELS if settings.coordinates else 0)
+    context = COORDINATE_CHANNELS if settings.coordinates else 0
+    channels = settings.slices + context
+    if settings.dimensions == 3:
+        return VolumeUNetGenerator(settings.slices, context, rng, width=settings.width, depth=_UNET_DEPTH)
     if settings.generator == "unet":
         return UNetGenerator(channels, settings.slices, rng, width=settings.width, depth=_UNET_DEPTH)
     if settings.generator == "light":

@@ -112,6 +112,3 @@ class MultiScaleDiscriminator(nn.Module):
             scores.append(judge(small))
         size = scores[0].shape[2:]
         return torch.cat([F.interpolate(part, size=size, mode="nearest") for part in scores], dim=1)
-
-
-Discriminator = PatchDiscriminator | MultiScaleDiscriminator

@@ -23,13 +23,16 @@ from models.ema import ExponentialMovingAverage
 from models.image_pool import ImagePool
 from models.losses import cycle_loss, identity_loss, masked_l1, objective_named, r1_penalty
 from models.mr_to_ct.anchors import KnownCT, Weighted, ct_terms
-from models.mr_to_ct.discriminator import Discriminator
+from models.mr_to_ct.discriminator import MultiScaleDiscriminator, PatchDiscriminator
 from models.mr_to_ct.generator import Translator
 from models.mr_to_ct.registration import DeformationNetwork
 from models.mr_to_ct.step_settings import MRToCTStepSettings
+from models.mr_to_ct.volumetric import VolumePatchDiscriminator
 from models.ranks import ALONE, Ranks
 from models.rules import broken_rule
 from models.shared_statistics import share_statistics
+
+Discriminator = PatchDiscriminator | MultiScaleDiscriminator | VolumePatchDiscriminator
 
 
 @dataclass(frozen=True)

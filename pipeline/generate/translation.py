@@ -19,7 +19,7 @@ from pipeline.generate.fast_path import FastPath, choose_plan
 from pipeline.generate.finished_cases import FinishedCases
 from pipeline.generate.pseudo_ct import native_geometry, write_map, write_volume
 from pipeline.generate.scope import CAUTION, IN_SCOPE, OUT_OF_SCOPE, CaseScope, case_scope, require_any, with_spread
-from pipeline.generate.translators import Translators, load_translators
+from pipeline.generate.translators import Translators, load_translators, require_planes
 from pipeline.generate_settings import GenerateMRToCTSettings
 from pipeline.inference import WindowPlan
 from pipeline.prepared_set import VolumeSet, read_volume_set
@@ -93,6 +93,7 @@ def translate_cases(
     rows = _chosen(volumes, settings)
     journal = FinishedCases(context.folder)
     translators = load_translators([context.inputs[name] / "model" for name in models], device)
+    require_planes(translators, settings.planes)
     scopes = [case_scope(volumes, row, translators, settings.accept_risk) for row in rows]
     require_any(scopes)
     pairs = list(zip(rows, scopes, strict=True))

@@ -74,5 +74,21 @@ def load_translators(folders: Sequence[Path], device: torch.device) -> Translato
     )
 
 
+def require_planes(translators: Translators, planes: Sequence[str]) -> None:
+    """Refuse planes that a network of three dimensions was not made for.
+
+    Raises:
+        InputError: another plane than the axial one.
+    """
+    volumetric = sum(member.settings.dimensions == 3 for member in translators.members)
+    if volumetric and tuple(planes) != ("axial",):
+        raise InputError(
+            "A network of three dimensions sees all planes at once, and translates stacks of axial slices.",
+            found=f"planes {', '.join(planes)}, and {volumetric} such networks",
+            allowed="axial",
+            change="Set generate.mr_to_ct.planes=[axial], or take a model of two dimensions.",
+        )
+
+
 def _member(network: Translator, settings: TranslatorSettings) -> Member:
     return Member(network, settings, getattr(network, "divisor", 1))

@@ -30,7 +30,6 @@ class Member:
     settings: TranslatorSettings
     divisor: int = 1
 
-    @torch.inference_mode()
     def answer(
         self,
         stack: npt.NDArray[np.float32],
@@ -51,16 +50,44 @@ class Member:
         Returns:
             (H, W); 0 where no window was wanted.
         """
+        middle = self.settings.slices // 2
+        said: npt.NDArray[np.float32] = self._blended(stack, wanted, grid, plan, device, slice(middle, middle + 1))[0]
+        return said
+
+    def answer_all(
+        self,
+        stack: npt.NDArray[np.float32],
+        wanted: npt.NDArray[np.bool_],
+        grid: WindowGrid,
+        plan: WindowPlan,
+        device: torch.device,
+    ) -> npt.NDArray[np.float32]:
+        """Every slice of a stack, translated: (k, H, W); see `answer`."""
+        return self._blended(stack, wanted, grid, plan, device, slice(None))
+
+    @torch.inference_mode()
+    def _blended(
+        self,
+        stack: npt.NDArray[np.float32],
+        wanted: npt.NDArray[np.bool_],
+        grid: WindowGrid,
+        plan: WindowPlan,
+        device: torch.device,
+        kept: slice,
+    ) -> npt.NDArray[np.float32]:
         slices = torch.from_numpy(stack).to(device)
-        total = torch.zeros(slices.shape[1:], device=device)
+        kept_slices = len(range(self.settings.slices)[kept])
+        total = torch.zeros((kept_slices, *slices.shape[1:]), device=device)
         chosen = list(grid.windows(wanted))
-        at_once, middle = WINDOWS_AT_ONCE.get(device.type, 1), self.settings.slices // 2
+        at_once = WINDOWS_AT_ONCE.get(device.type, 1)
         height, width = grid.sides
         for first in range(0, len(chosen), at_once):
             part = chosen[first : first + at_once]
             windows = torch.stack([slices[:, row : row + height, column : column + width] for row, column, _ in part])
             with torch.autocast(device.type, torch.bfloat16) if plan.bfloat16 else nullcontext():
-                answers = self.network(windows)[:, middle].float()
+                answers = self.network(windows)[:, kept].float()
             for (row, column, weights), answer in zip(part, answers, strict=True):
-                total[row : row + height, column : column + width] += torch.from_numpy(weights).to(device) * answer
-        return total.cpu().numpy()
+                region = total[:, row : row + height, column : column + width]
+                region += torch.from_numpy(weights).to(device) * answer
+        blended: npt.NDArray[np.float32] = total.cpu().numpy()
+        return blended

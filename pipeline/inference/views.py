@@ -58,6 +58,7 @@ class View:
         depth: pictures.
         shape: rows and columns of a picture.
         rows_per_slice: m; 1 in the axial plane.
+        filled: first and end of the pictures in which answers are wanted.
     """
 
     def __init__(self, source: SourceVolume, plane: Plane) -> None:
@@ -69,9 +70,12 @@ class View:
         self.depth, self.shape = sizes[0], ((sizes[1] - 1) * self.rows_per_slice + 1, sizes[2])
         self._frame = BodyFrame.of(source.mask)
         self._touched = [np.zeros(size, bool) for size in self.shape]
+        filled = []
         for index in range(self.depth):
             wanted = self.wanted(index)
             self._touched = [line | wanted.any(axis=1 - axis) for axis, line in enumerate(self._touched)]
+            filled += [index] if wanted.any() else []
+        self.filled = (filled[0], filled[-1] + 1) if filled else (0, self.depth)
 
     def wanted(self, index: int) -> npt.NDArray[np.bool_]:
         """Pixels (H, W) of a picture where an answer is wanted; rows between two slices follow either."""
@@ -92,8 +96,8 @@ class View:
 
     def stack(self, index: int, settings: TranslatorSettings, box: Box, *, mirrored: bool) -> npt.NDArray[np.float32]:
         """What a network is shown of a picture (k + c, rows, columns), cut to a box; air beyond the picture."""
-        half = settings.slices // 2
-        steps = np.clip(index + self.rows_per_slice * np.arange(-half, half + 1), 0, self.depth - 1)
+        places = np.arange(settings.slices) - settings.slices // 2
+        steps = np.clip(index + self.rows_per_slice * places, 0, self.depth - 1)
         pictures = [self.place(self._source.stored, int(step)) for step in steps]
         units = [self._interpolated(self._source.encode(picture)) for picture in pictures]
         shown = padded_box(np.stack(units), box, AIR)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.inference.members import Member
+from pipeline.inference.slabs import Slabs
 from pipeline.inference.views import Plane, SourceVolume, View
 from pipeline.inference.windows import HALO_SHARE, WindowGrid, WindowPlan, window_grid
 
@@ -90,13 +91,15 @@ def translate_volume(
     sides, done, answers = (False, True) if mirrored else (False,), 0, 0
     for plane in planes:
         view = View(source, plane)
-        own = [_Asked(view, member, plan, side) for member in members for side in sides]
+        chosen = [index for index in range(view.depth) if view.wanted(index).any()]
+        own = [
+            _asked(view, member, plan, mirrored=side).pictures(chosen, device) for member in members for side in sides
+        ]
         for index in range(view.depth):
-            wanted = view.wanted(index)
-            if wanted.any():
+            if view.wanted(index).any():
                 running = view.place(mean, index), view.place(squares, index)
-                for number, asked in enumerate(own, answers + 1):
-                    _welford(*running, decode(asked.answer(index, wanted, device)), number)
+                for number, said in enumerate(own, answers + 1):
+                    _welford(*running, decode(next(said)), number)
             done += 1
             on_picture(done)
             if done % _RELEASED_EVERY == 0:
@@ -110,10 +113,9 @@ def translate_slices(
     source: SourceVolume, member: Member, plan: WindowPlan, decode: Decode, device: torch.device, indices: Sequence[int]
 ) -> Iterator[npt.NDArray[np.float32]]:
     """What one network says of some axial slices, (H, W) each, decoded."""
-    view = View(source, "axial")
-    asked = _Asked(view, member, plan, mirrored=False)
-    for index in indices:
-        yield decode(asked.answer(index, view.wanted(index), device))
+    asked = _asked(View(source, "axial"), member, plan, mirrored=False)
+    for said in asked.pictures(indices, device):
+        yield decode(said)
 
 
 def pictures_of(shape: Sequence[int], planes: Sequence[Plane]) -> int:
@@ -130,20 +132,25 @@ def release_pages(array: npt.NDArray[Any]) -> None:
         base.madvise(mmap.MADV_DONTNEED)
 
 
-class _Asked:
-    """One network in one view, straight or mirrored."""
+class _Pictures:
+    """One network of two dimensions in one view, straight or mirrored."""
 
-    def __init__(self, view: View, member: Member, plan: WindowPlan, mirrored: bool) -> None:
-        self._view, self._member, self._plan, self._mirrored = view, member, plan, mirrored
-        self._grid = _grid_of(view, member, plan)
+    def __init__(self, view: View, member: Member, grid: WindowGrid, plan: WindowPlan, *, mirrored: bool) -> None:
+        self._view, self._member, self._grid, self._plan, self._mirrored = view, member, grid, plan, mirrored
 
-    def answer(self, index: int, wanted: npt.NDArray[np.bool_], device: torch.device) -> npt.NDArray[np.float32]:
-        """Units at the voxels of the picture."""
+    def pictures(self, indices: Sequence[int], device: torch.device) -> Iterator[npt.NDArray[np.float32]]:
+        """Units at the voxels of the pictures asked for."""
         view, grid, mirrored = self._view, self._grid, self._mirrored
-        inside = view.inside(wanted, grid.box, mirrored=mirrored)
-        stack = view.stack(index, self._member.settings, grid.box, mirrored=mirrored)
-        said = self._member.answer(np.ascontiguousarray(stack), inside, grid, self._plan, device)
-        return view.restore(said, grid.box, mirrored=mirrored)
+        for index in indices:
+            inside = view.inside(view.wanted(index), grid.box, mirrored=mirrored)
+            stack = view.stack(index, self._member.settings, grid.box, mirrored=mirrored)
+            said = self._member.answer(np.ascontiguousarray(stack), inside, grid, self._plan, device)
+            yield view.restore(said, grid.box, mirrored=mirrored)
+
+
+def _asked(view: View, member: Member, plan: WindowPlan, *, mirrored: bool) -> _Pictures | Slabs:
+    kind = Slabs if member.settings.dimensions == 3 else _Pictures
+    return kind(view, member, _grid_of(view, member, plan), plan, mirrored=mirrored)
 
 
 def _grid_of(view: View, member: Member, plan: WindowPlan) -> WindowGrid:

@@ -109,6 +109,14 @@ def window_grid(body: Box, shape: tuple[int, int], patch_px: int, divisor: int, 
     return WindowGrid(starts[0], starts[1], (sides[0], sides[1]), weights[0], weights[1])
 
 
+def windows_along(
+    first: int, end: int, side: int, size: int, plan: WindowPlan
+) -> tuple[tuple[int, ...], npt.NDArray[np.float32]]:
+    """Windows of ``side`` that cover a stretch of an axis of ``size``: their starts, and weights (windows, side)."""
+    starts = _starts(*_fitted(first, end, side, size), side, plan.overlap)
+    return starts, _weights(starts, side, plan.blending)
+
+
 def padded_box(picture: npt.NDArray[Any], box: Box, fill: float) -> npt.NDArray[Any]:
     """What lies in the box of pictures (…, H, W), ``fill`` where it reaches beyond them."""
     top, bottom, left, right = box

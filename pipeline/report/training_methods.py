@@ -96,6 +96,7 @@ def _stabilizers(train: TrainLesionsSettings) -> list[tuple[str, float]]:
 def cyclegan_sentences(train: TrainMRToCTSettings) -> str:
     """The CycleGAN."""
     depth = "single slices" if train.slices == 1 else f"{train.slices} neighboring slices"
+    depth += " in three dimensions (Çiçek 2016)" if train.dimensions == 3 else ""
     paired = (
         ""
         if train.supervision == "unpaired"

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.mr_to_ct.discriminator import Discriminator, MultiScaleDiscriminator, PatchDiscriminator
+from models.mr_to_ct.discriminator import MultiScaleDiscriminator, PatchDiscriminator
 from models.mr_to_ct.registration import DeformationNetwork
-from models.mr_to_ct.step import MRToCTBatch, MRToCTNetworks, MRToCTStep
+from models.mr_to_ct.step import Discriminator, MRToCTBatch, MRToCTNetworks, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
+from models.mr_to_ct.volumetric import VolumePatchDiscriminator
 from models.ranks import ALONE, Ranks
 from pipeline.domain_card import SCOPE_KEY, DomainCard, domain_card
 from pipeline.errors import InputError
@@ -89,6 +90,7 @@ class MRToCTTraining:
             coordinates=settings.coordinates,
             patch_px=settings.patch_px,
             blocks=settings.blocks,
+            dimensions=settings.dimensions,
         )
         self.step = MRToCTStep(self._build(rng, device), _step_settings(settings, volumes.facts), rng, ranks)
         self._probe_mr: Tensor | None = None
@@ -111,6 +113,8 @@ class MRToCTTraining:
             self._settings.discriminator_width,
             self._settings.discriminator_scales,
         )
+        if self._settings.dimensions == 3:
+            return VolumePatchDiscriminator(slices, rng, width=width).to(self._device)
         if scales == 1:
             return PatchDiscriminator(slices, rng, width=width).to(self._device)
         return MultiScaleDiscriminator(slices, rng, width=width, scales=scales).to(self._device)

@@ -16,7 +16,7 @@ from pipeline.errors import InputError
 from pipeline.intensity import PiecewiseLinearMap, from_int16
 from pipeline.prepared_set import VolumeSet
 from pipeline.settings import TrainMRToCTSettings
-from pipeline.slice_stacks import BodyFrame, neighbors, window
+from pipeline.slice_stacks import BodyFrame, middle_inside, neighbors, window
 
 PAIRED = ("paired", "registered")
 """Supervisions that see nothing but pairs."""
@@ -97,7 +97,10 @@ class PatchSampler:
         return units[..., ::-1].copy() if mirrored else units
 
     def _pick(self, places: list[tuple[dict[str, Any], int, BodyFrame]]) -> tuple[dict[str, Any], int, BodyFrame]:
-        return places[int(torch.randint(len(places), (), generator=self._rng))]
+        row, index, frame = places[int(torch.randint(len(places), (), generator=self._rng))]
+        if self._settings.dimensions == 3:
+            index = middle_inside(index, self._settings.slices, row["slices"])
+        return row, index, frame
 
     def _corner(self, frame: BodyFrame) -> tuple[int, int]:
         half = self._settings.patch_px // 2

@@ -174,6 +174,7 @@ def score_translators(models: list[Path], prepared: Path, settings: RunSettings)
             "supervision": "paired",
             "mirror": False,
             "slices": told.slices,
+            "dimensions": told.dimensions,
             "coordinates": told.coordinates,
             "patch_px": told.patch_px,
         }
@@ -199,8 +200,8 @@ def score_translators(models: list[Path], prepared: Path, settings: RunSettings)
     return float(errors[0] / voxels), float(errors[1] / voxels)
 
 
-def _inputs(model: TranslatorSettings) -> tuple[int, bool, int]:
-    return model.slices, model.coordinates, model.patch_px
+def _inputs(model: TranslatorSettings) -> tuple[int, bool, int, int]:
+    return model.slices, model.coordinates, model.patch_px, model.dimensions
 
 
 SCORES: dict[ModelStage, Callable[[list[Path], Path, RunSettings], tuple[float, float]]] = {
