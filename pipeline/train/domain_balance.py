@@ -8,9 +8,11 @@ the two sides are drawn from is compared before the game starts, slice by slice 
     labels    total variation    ½ Σ_c |p_c − q_c|           body part; lesion classes of the subject
     numbers   Kolmogorov         max_x |F(x) − G(x)|         area of the body; distance from the body's upper end
 
-Both are 0 for equal shares and 1 where nothing is shared. A distance above the limit is a mismatch. Numbers of a few
-subjects differ by chance: they may also differ by what scans that are shuffled between both sides exceed once in a
-hundred times, up to `CHANCE_CAP`. Bone and air are not compared, since MR does not tell them apart.
+Both are 0 for equal shares and 1 where nothing is shared. Outlines of MR and CT of one subject differ, so that areas of
+the MR are multiplied by whatever factor within `OUTLINES` leaves the smallest distance. A distance above the limit is a
+mismatch. Numbers of a few subjects differ by chance: they may also differ by what scans that are shuffled between both
+sides exceed once in a hundred times, up to `CHANCE_CAP`. Bone and air are not compared, since MR does not tell them
+apart.
 """
 
 from collections import Counter
@@ -30,7 +32,11 @@ from pipeline.train.alarms import Finding
 CHANCE_CAP = 0.6
 """Scans of a few subjects that differ by more are a mismatch, whatever chance could do."""
 
+OUTLINES = 1.2
+"""Factor by which areas may differ without meaning anything: MR of real heads measured up to 1.14 times their CT."""
+
 _CHANCE_LEVEL, _SHUFFLES, _EDGES = 0.99, 500, 256
+_FACTORS = tuple(float(factor) for factor in np.geomspace(1 / OUTLINES, OUTLINES, 17))
 _LABELED = 0.5
 """Share of slices whose label must be known on each side before labels are compared."""
 
@@ -130,7 +136,9 @@ def _compared(mr: _Side, ct: _Side, limit: float, *, geometry: bool) -> tuple[Co
     found = [
         _by_label("body part", [[_body_part(row) for row in side.rows] for side in sides], sides, limit),
         _by_label("lesions", _pathology(sides), sides, limit),
-        _by_number("area of the body in a slice", mr.areas, ct.areas, "cm²" if geometry else "of the picture", limit),
+        _by_number(
+            "area of the body in a slice", mr.areas, ct.areas, "cm²" if geometry else "of the picture", limit, _FACTORS
+        ),
     ]
     if geometry:
         found.append(
@@ -204,18 +212,28 @@ def _by_number(
     ct: Sequence[npt.NDArray[np.float64]],
     unit: str,
     limit: float,
+    factors: Sequence[float] = (1.0,),
 ) -> Comparison:
+    """Compare numbers; those of the MR times the factor that leaves the smallest distance, shuffled or not."""
     pooled = np.concatenate([*mr, *ct])
     edges = np.unique(np.quantile(pooled, np.linspace(0, 1, _EDGES), method="inverted_cdf"))
-    below = np.stack([np.searchsorted(np.sort(values), edges, side="right") for values in (*mr, *ct)]).astype(float)
-    belongs = np.zeros((1 + _SHUFFLES, len(below)))
+    scans, sizes = (*mr, *ct), np.array([len(values) for values in (*mr, *ct)], float)
+    belongs = np.zeros((1 + _SHUFFLES, len(scans)))
     belongs[:, : len(mr)] = 1
     belongs[1:] = np.random.default_rng(0).permuted(belongs[1:], axis=1)
-    first, second = belongs @ below, (1 - belongs) @ below
-    distances = np.abs(first / first[:, -1:] - second / second[:, -1:]).max(axis=1)
+    ours, theirs = belongs / (belongs @ sizes)[:, None], (1 - belongs) / ((1 - belongs) @ sizes)[:, None]
+    second = theirs @ _counts_below(scans, edges)
+    distances = np.min(
+        [np.abs(ours @ _counts_below(scans, edges / factor) - second).max(axis=1) for factor in factors], axis=0
+    )
     chance = float(np.quantile(distances[1:], _CHANCE_LEVEL))
     allowed = max(limit, min(chance, CHANCE_CAP))
     return Comparison(what, float(distances[0]), allowed, _number_words(mr, unit), _number_words(ct, unit))
+
+
+def _counts_below(scans: Sequence[npt.NDArray[np.float64]], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Numbers of each scan that lie at or below each edge (scans, edges)."""
+    return np.stack([np.searchsorted(np.sort(values), edges, side="right") for values in scans]).astype(np.float64)
 
 
 def _number_words(values: Sequence[npt.NDArray[np.float64]], unit: str) -> str:

@@ -30,11 +30,21 @@ def body(rng, slices, radius):
     return (np.hypot(ROWS - 10, (COLUMNS - 10) * 1.2)[None] < reach).astype(np.uint8)
 
 
+def cylinder(rng, radius):
+    """Slices of one area in pixels, but for what subjects differ by."""
+    distances = np.sort((np.hypot(ROWS - 9.7, COLUMNS - 9.6)).ravel())
+    area = round(math.pi * radius**2 * (1 + 0.03 * rng.normal()))
+    inside = np.hypot(ROWS - 9.7, COLUMNS - 9.6) < distances[area]
+    return np.repeat(inside[None], 8, 0).astype(np.uint8)
+
+
 def volume_set(rng, scans, spacing=(4.0, 4.0, 5.0)):
     """A prepared set without voxels; ``scans`` hold modality, body_part, lesion_classes, slices, radius."""
     rows, masks, offset = [], [], 0
     for number, scan in enumerate(scans):
         mask = body(rng, scan.get("slices", 8), scan.get("radius", 8.0))
+        if "cylinder" in scan:
+            mask = cylinder(rng, scan["cylinder"])
         slices, high, wide = mask.shape
         rows.append(
             {
@@ -95,7 +105,7 @@ def sides(count, mr, ct):
 PLANTED = {
     "body part": ({"body_part": "HEAD"}, {"body_part": "PELVIS"}),
     "lesions": ({"lesion_classes": ["tumor"]}, {"lesion_classes": []}),
-    "area of the body in a slice": ({"radius": 6.0}, {"radius": 9.0}),
+    "area of the body in a slice": ({"radius": 4.5}, {"radius": 9.0}),
     HEIGHT: ({"slices": 6}, {"slices": 20}),
 }
 
@@ -138,6 +148,14 @@ def test_the_distance_of_heights_is_that_of_kolmogorov():
     # uniform on 0 to 25 mm against uniform on 0 to 55 mm: all of one lies where half of the other does
     assert found.distance == pytest.approx(0.5)
     assert found.ct == "27.5 mm (0 to 55)"
+
+
+@pytest.mark.parametrize(("factor", "differs"), [(1.15, False), (1 / 1.15, False), (1.5, True), (1 / 1.5, True)])
+def test_outlines_that_lie_a_little_further_out_in_one_modality_are_no_mismatch(factor, differs):
+    """Cylinders of one size in each modality, whose areas differ by a factor."""
+    rng = np.random.default_rng(0)
+    scans = sides(20, {"cylinder": 6 * math.sqrt(factor)}, {"cylinder": 6.0})
+    assert differing(rng, scans) == ({"area of the body in a slice"} if differs else set())
 
 
 def test_unknown_labels_and_pictures_without_geometry_are_not_compared():
