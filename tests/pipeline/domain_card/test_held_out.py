@@ -16,8 +16,8 @@ def figures(uncertainty=None, residual=None, outline=None):
 def test_the_limit_of_one_case_is_that_of_what_cases_are_known_to_differ_by():
     found = Calibration.of(KIND, [figures(40.0, 0.1, 0.9)], "HU")
     factor = math.exp(stats.t.ppf(1 - TAIL, 8) * 0.25 * math.sqrt(2))
-    assert found.limit("uncertainty", TAIL) == pytest.approx(40 * factor)
     assert found.limit("residual", TAIL) == pytest.approx(0.1 * factor)
+    assert found.limit("uncertainty", TAIL) == pytest.approx(40 * factor ** (0.15 / 0.25))
     outline = math.exp(stats.t.ppf(1 - TAIL, 8) * 0.35 * math.sqrt(2))
     assert found.limit("outline", TAIL) == pytest.approx(0.1 * outline)
     assert found.count("outline") == 1
@@ -36,10 +36,10 @@ def test_further_cases_of_the_kind_are_rarely_refused_and_far_ones_always():
     rng = np.random.default_rng(0)
     refused, missed = 0, 0
     for _ in range(2000):
-        cases = [figures(value) for value in np.exp(math.log(40) + 0.25 * rng.normal(size=4))]
+        cases = [figures(value) for value in np.exp(math.log(40) + 0.15 * rng.normal(size=4))]
         limit = Calibration.of(KIND, cases, "HU").limit("uncertainty", TAIL)
-        refused += math.exp(math.log(40) + 0.25 * rng.normal()) > limit
-        missed += math.exp(math.log(400) + 0.25 * rng.normal()) < limit
+        refused += math.exp(math.log(40) + 0.15 * rng.normal()) > limit
+        missed += math.exp(math.log(160) + 0.15 * rng.normal()) < limit
     assert refused <= 5
     assert missed <= 20
 
