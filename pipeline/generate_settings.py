@@ -7,6 +7,9 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.frozen_settings import ClassName, Count, FrozenSettings
 
+EXACT_OVERLAP = 0.375
+"""Least share of a window of pseudo-CT that neighbors share in a plan that is not called a faster one."""
+
 Truncation = Annotated[float, Field(gt=0, le=2)]
 AttributeValue = str | float | tuple[float, float]
 """A level or a named range, a number, or the ends of a range that is drawn from evenly."""
@@ -90,7 +93,8 @@ class GenerateMRToCTSettings(FrozenSettings):
         ("test",), description="Subjects of these splits are translated."
     )
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.5, description="Share of a window that neighbors share at least; less than half is a faster path."
+        EXACT_OVERLAP,
+        description=f"Share of a window that neighbors share at least; less than {EXACT_OVERLAP} is a faster path.",
     )
     blending: Literal["gaussian", "cosine"] = Field("gaussian", description="Weight of a window's pixels.")
     windows: Literal["overlapping", "whole_slice"] = Field(

@@ -19,6 +19,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.generate_settings import EXACT_OVERLAP
+
 Blending = Literal["gaussian", "cosine"]
 Box = tuple[int, int, int, int]
 """First row, end row, first column, end column; may reach beyond the slice."""
@@ -42,14 +44,14 @@ class WindowPlan:
         bfloat16: let networks calculate in 16 bits.
     """
 
-    overlap: float = 0.5
+    overlap: float = EXACT_OVERLAP
     blending: Blending = "gaussian"
     whole_slice: bool = False
     bfloat16: bool = False
 
     def exact(self) -> "WindowPlan":
-        """The plan that faster ones are held against: float32 windows that overlap by half or more."""
-        return WindowPlan(max(self.overlap, 0.5), self.blending)
+        """The plan that faster ones are held against: float32 windows that overlap enough."""
+        return WindowPlan(max(self.overlap, EXACT_OVERLAP), self.blending)
 
 
 @dataclass(frozen=True)

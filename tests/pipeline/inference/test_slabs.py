@@ -131,7 +131,7 @@ def test_slices_are_handed_on_as_soon_as_no_later_window_holds_them():
         return x
 
     source = source_of(noise((120, PATCH, PATCH)))
-    given = translate_slices(source, member(watch), WindowPlan(), lambda units: units, CPU, range(120))
+    given = translate_slices(source, member(watch), WindowPlan(0.5), lambda units: units, CPU, range(120))
     for index, _ in enumerate(given):
         assert len(asked) <= index // (K // 2) + 2
     assert len(asked) == 14
