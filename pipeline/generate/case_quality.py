@@ -150,7 +150,7 @@ def _against(name: str, value: float, spread: Spread, prior: float, unit: str, s
 
 def _outline_check(dice: float, calibration: Calibration | None) -> Check:
     amber, red, basis = _limits("outline", (1 - OUTLINE_DICE[0], 1 - OUTLINE_DICE[1]), calibration)
-    rule = f"amber below {1 - amber:.3g}, red below {1 - red:.3g} {basis}"
+    rule = f"amber below {max(0.0, 1 - amber):.3g}, red below {max(0.0, 1 - red):.3g} {basis}"
     light = _light(1 - dice, amber, red)
     return _check("body outline of MR and pseudo-CT", light, dice, "Dice", rule, "overlap of both outlines")
 

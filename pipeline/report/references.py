@@ -13,6 +13,10 @@ REFERENCES: Mapping[str, str] = {
     "posterior distribution. ICPR 2010.",
     "Chong and Forsyth 2020": "M. J. Chong, D. Forsyth. Effectively unbiased FID and Inception Score and where to "
     "find them. CVPR 2020.",
+    "Çiçek 2016": "Ö. Çiçek, A. Abdulkadir, S. S. Lienkamp, T. Brox, O. Ronneberger. 3D U-Net: learning dense "
+    "volumetric segmentation from sparse annotation. MICCAI 2016.",
+    "Cohen 2018": "J. P. Cohen, M. Luck, S. Honari. Distribution matching losses can hallucinate features in medical "
+    "image translation. MICCAI 2018.",
     "Dice 1945": "L. R. Dice. Measures of the amount of ecologic association between species. Ecology 26 (1945) "
     "297–302.",
     "Efron 1979": "B. Efron. Bootstrap methods: another look at the jackknife. Annals of Statistics 7 (1979) 1–26.",

@@ -113,7 +113,18 @@ def cyclegan_sentences(train: TrainMRToCTSettings) -> str:
         f"{train.learning_rate:g} falls to zero over the last {percent(1 - train.decay_from)} of training, in "
         f"batches of {train.batch_size}, Adam with β = {train.betas}. Widths: {train.width} and "
         f"{train.discriminator_width} channels; discriminators saw a pool of {train.pool_size} earlier images."
-        f"{coordinates}{extras}{_loop_sentences(train)}"
+        f"{coordinates}{extras}{_domains(train)}{_loop_sentences(train)}"
+    )
+
+
+def _domains(train: TrainMRToCTSettings) -> str:
+    """How both sides of a game without pairs were compared first."""
+    if train.supervision not in ("unpaired", "mixed") or train.lambda_adversarial == 0:
+        return ""
+    done = "would have ended the training" if train.domain_mismatch == "refuse" else "is a warning of this report"
+    return (
+        " Body parts, lesions, sizes and slice positions of MR and CT were compared before the training (Cohen 2018); "
+        f"a distance of their distributions above {train.domain_mismatch_limit:g} {done}."
     )
 
 

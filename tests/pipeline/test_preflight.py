@@ -155,5 +155,17 @@ def test_a_run_that_fits_passes(scans: Path, tmp_path: Path, monkeypatch: pytest
     require(estimate(_settings(), survey(scans), tmp_path / "work"))
 
 
+def test_a_network_of_three_dimensions_costs_as_many_times_more_as_it_sees_slices() -> None:
+    costs = [
+        mr_to_ct_cost(_settings(train={"mr_to_ct": {"dimensions": 3, "slices": slices, "supervision": "paired"}}))
+        for slices in (8, 16)
+    ]
+    assert costs[1].operations == pytest.approx(2 * costs[0].operations, rel=0.02)
+    assert costs[1].activation_bytes == pytest.approx(2 * costs[0].activation_bytes, rel=0.02)
+    assert costs[1].parameters == costs[0].parameters
+    flat = mr_to_ct_cost(_settings(train={"mr_to_ct": {"slices": 5, "supervision": "paired"}}))
+    assert costs[0].operations > 8 * flat.operations
+
+
 def test_measured_speed_is_that_of_a_computer() -> None:
     assert 1e8 < convolution_speed(torch.device("cpu")) < 1e15

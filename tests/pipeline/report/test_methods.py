@@ -96,3 +96,13 @@ def test_what_shapes_the_synthetic_images_and_their_judgment_is_in_the_words(
 )
 def test_what_shapes_the_pseudo_ct_and_its_judgment_is_in_the_words(section: str, key: str, value: Any) -> None:
     assert mr_to_ct_methods(run(**{section: {"mr_to_ct": {key: value}}})) != mr_to_ct_methods(run())
+
+
+def test_methods_say_how_both_sides_of_a_game_without_pairs_were_compared() -> None:
+    def words(**changes: Any) -> str:
+        return " ".join(mr_to_ct_methods(run(train={"mr_to_ct": changes})))
+
+    assert "above 0.25 is a warning" in words(supervision="mixed", domain_mismatch_limit=0.25)
+    assert "above 0.3 would have ended the training" in words(domain_mismatch="refuse")
+    assert "Cohen 2018" not in words(supervision="paired")
+    assert "16 neighboring slices in three dimensions (Çiçek 2016)" in words(dimensions=3, slices=16)
