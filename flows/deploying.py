@@ -62,18 +62,19 @@ def notify(console: Console, block: str, *, debug: bool) -> None:
 
 
 def repair_flow_runs(console: Console, *, dry_run: bool, debug: bool) -> None:
-    """Mark dead runs of this machine's sites as crashed; nothing is begun again."""
+    """Mark dead runs of this machine's sites as crashed, and free devices shown as held; nothing is begun again."""
 
     def repair() -> list[str]:
         from prefect.client.orchestration import get_client
 
+        from flows.device_mirror import free_slots
         from flows.zombies import bury_zombies
 
         with get_client(sync_client=True) as client:
-            return bury_zombies(client, resume=False, dry_run=dry_run)
+            return bury_zombies(client, resume=False, dry_run=dry_run) + free_slots(client, dry_run=dry_run)
 
     lines = _at_server(repair, debug=debug)
-    for line in lines or ["No flow run is dead."]:
+    for line in lines or ["No flow run is dead, no device is held by a dead one."]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -70,11 +70,12 @@ def _serve(console: Console, entries: tuple[DeploymentEntry, ...], look_interval
     from prefect.client.orchestration import get_client
 
     from flows.deployments import catch_up, overdue
+    from flows.device_mirror import free_slots
     from flows.new_data import Watcher
     from flows.zombies import bury_zombies
 
     with get_client(sync_client=True) as client:
-        for line in bury_zombies(client, resume=True):
+        for line in [*bury_zombies(client, resume=True), *free_slots(client)]:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         missed = {entry.name: overdue(client, entry) for entry in entries}
 

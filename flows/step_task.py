@@ -16,9 +16,11 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from flows.artifacts import StepProgress, write_step_artifacts
+from flows.device_mirror import DeviceMirror
 from flows.events import tell_of_step
 from flows.failures import StepFailed
 from flows.live_run import LiveRun, live_run
+from pipeline.device_turn import turns_shown
 from pipeline.records import StageRecord
 
 RETRY_DELAYS_S = [5.0, 30.0]
@@ -49,7 +51,7 @@ def take_step(step: str, token: str) -> StageRecord:
     """
     run = live_run(token)
     shown = StepProgress(step)
-    with run.watched(shown.advance):
+    with run.watched(shown.advance), turns_shown(DeviceMirror()):
         try:
             record = run.take(step)
         except Exception as error:

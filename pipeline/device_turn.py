@@ -11,9 +11,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from pipeline.errors import ResourceError
 from pipeline.records import ProgressCallback
@@ -34,6 +35,32 @@ class DeviceTurn:
     label: str
 
 
+class TurnWatcher(Protocol):
+    """Whoever wants to show turns to people; it must not raise, and must not take long."""
+
+    def waits(self, turn: DeviceTurn, holder: str) -> None:
+        """Another process holds the device; called again and again."""
+
+    def begins(self, turn: DeviceTurn) -> None:
+        """The device is held from now on."""
+
+    def ends(self, turn: DeviceTurn) -> None:
+        """The device is about to be given back, or is no longer waited for."""
+
+
+_WATCHER: ContextVar[TurnWatcher | None] = ContextVar("turn watcher", default=None)
+
+
+@contextmanager
+def turns_shown(watcher: TurnWatcher) -> Iterator[None]:
+    """Tell ``watcher`` of the turns that are taken in the block."""
+    token = _WATCHER.set(watcher)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
+
+
 @contextmanager
 def device_turn(turn: DeviceTurn | None, progress: ProgressCallback) -> Iterator[None]:
     """Hold the device for the time of the block; wait for it where another process holds it, and say who does.
@@ -49,16 +76,39 @@ def device_turn(turn: DeviceTurn | None, progress: ProgressCallback) -> Iterator
         yield
         return
     with _lock_file(turn.name) as stream:
-        began = time.monotonic()
-        while not _taken(stream):
-            waited = int(time.monotonic() - began)
-            progress(f"s waiting for device {turn.label}, held by {_holder(stream)}", waited, 0)
-            time.sleep(_POLL_S)
-        stream.seek(0)
-        stream.truncate()
-        stream.write(f"process {os.getpid()}")
-        stream.flush()
-        yield
+        watcher = _WATCHER.get()
+        try:
+            _wait(stream, turn, progress, watcher)
+            stream.seek(0)
+            stream.truncate()
+            stream.write(f"process {os.getpid()}")
+            stream.flush()
+            if watcher is not None:
+                watcher.begins(turn)
+            yield
+        finally:
+            if watcher is not None:
+                watcher.ends(turn)
+
+
+def _wait(stream: IO[str], turn: DeviceTurn, progress: ProgressCallback, watcher: TurnWatcher | None) -> None:
+    began = time.monotonic()
+    while not _taken(stream):
+        holder = _holder(stream)
+        progress(f"s waiting for device {turn.label}, held by {holder}", int(time.monotonic() - began), 0)
+        if watcher is not None:
+            watcher.waits(turn, holder)
+        time.sleep(_POLL_S)
+
+
+def is_free(name: str) -> bool:
+    """Whether nobody holds the device of that name at this moment.
+
+    Raises:
+        ResourceError: the folder of locks cannot be used.
+    """
+    with _lock_file(name) as stream:
+        return _taken(stream)
 
 
 def lock_folder() -> Path:
@@ -88,8 +138,12 @@ def lock_folder() -> Path:
 
 
 def _lock_file(name: str) -> IO[str]:
-    plain = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
-    return (lock_folder() / f"{plain}.lock").open("a+", encoding="utf-8")
+    return (lock_folder() / f"{plain(name)}.lock").open("a+", encoding="utf-8")
+
+
+def plain(name: str) -> str:
+    """A device's name in letters that files and servers take."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
 
 
 def _taken(stream: IO[str]) -> bool:

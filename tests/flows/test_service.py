@@ -24,6 +24,7 @@ import pytest
 from pipeline.lease import leases
 from pipeline.ledger import Ledger
 from pipeline.slots import serving_lease
+from pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow]
@@ -285,3 +286,89 @@ def test_people_are_told_of_failures_alarms_and_verdicts(service: Service) -> No
 def _report(service: Service) -> str:
     (link,) = [each["data"] for each in service.ask("/artifacts/filter") if each["key"] == "report"]
     return str(link[link.index("(") + 1 : link.index(")")])
+
+
+class Worker(Service):
+    """A server of its own and a worker of Prefect's, as a team has them."""
+
+    def start(self, *arguments: str) -> None:
+        with self.log.open("w", encoding="utf-8") as log:
+            server = self._call(("server", "start", "--port", str(self.ports[0])))
+            told = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
+            self.process = subprocess.Popen(server, env=self._environment(asks=False), **told)
+            self.wait(self._answers, 120)
+            self.command("deploy", *arguments)
+            worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "scanloom", "--type", "process"]
+            self.worker = subprocess.Popen(worker, env=self._environment(asks=True), **told)
+
+    def power_cut(self) -> None:
+        for process in [self.worker.pid, *_descendants(self.worker.pid)]:
+            os.kill(process, signal.SIGKILL)
+        self.worker.wait()
+        super().power_cut()
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.ask("/flow_runs/filter") == [])
+        except OSError:
+            return False
+
+
+@pytest.mark.parametrize("kind", [Service, Worker])
+def test_a_canceled_training_is_gone_in_seconds_and_goes_on_to_the_same_weights(
+    kind: type[Service], cohort: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    service = kind(tmp_path / "home")
+    service.home.mkdir()
+    settings = ("-c", "smoke", "--set", "train.lesions.images=3072")
+    whole, canceled = tmp_path / "whole", tmp_path / "canceled"
+    for workspace in (whole, canceled):
+        Workspace.open(workspace, bytes(range(32)))
+    service.script(_MAIN, "train", "lesions", "-i", str(cohort), "-w", str(whole), *settings)
+    service.command("ingest", "-i", str(cohort), "-w", str(canceled), *settings)
+    service.command("site", "add", "nightly", "-i", str(cohort), "-w", str(canceled), *settings)
+    service.start("--site", "nightly", "--flow", "train-lesions", "--interval", "100000")
+    try:
+        _cancel_and_go_on(service, canceled, record_property)
+    finally:
+        service.power_cut()
+    assert _weights(canceled) == _weights(whole)
+
+
+_MAIN = "from flows.command_line import main; main()"
+
+
+def _cancel_and_go_on(service: Service, workspace: Path, record: Callable[[str, object], None]) -> None:
+    service.wait(lambda: service.ask("/deployments/filter"), 120)
+    (deployment,) = service.ask("/deployments/filter")
+
+    def begin() -> str:
+        return str(service.ask(f"/deployments/{deployment['id']}/create_flow_run", state={"type": "SCHEDULED"})["id"])
+
+    def run(number: str) -> dict[str, Any]:
+        return next(each for each in service.ask("/flow_runs/filter") if each["id"] == number)
+
+    first = begin()
+    partial = workspace / "train_lesions"
+    service.wait(lambda: len(list(partial.glob("*.partial/checkpoints/*"))) > 1)
+    lease = leases(Ledger(workspace / "ledger.sqlite"))[-1]
+    asked = time.time()
+    service.ask(f"/flow_runs/{first}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+    while not lease.dead():
+        assert time.time() - asked < 60, service.log.read_text(encoding="utf-8")
+        time.sleep(0.05)
+    gone = time.time()
+    (stopped,) = partial.glob("*.partial/stopped/*")
+    reached = stopped.stat().st_mtime
+    record("seconds from the request to the end", round(gone - asked, 2))
+    record("seconds from the signal to the end", round(gone - reached, 2))
+    assert gone - reached < 10
+    service.wait(lambda: run(first)["state_type"] == "CANCELLED", 60)
+    second = begin()
+    service.wait(lambda: _final(run(second)))
+    assert run(second)["state_type"] == "COMPLETED"
+
+
+def _weights(workspace: Path) -> dict[str, bytes]:
+    (model,) = workspace.glob("train_lesions/*/model")
+    return {path.name: path.read_bytes() for path in model.glob("*.safetensors")}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.device import turn_on
-from pipeline.device_turn import DeviceTurn, device_turn, lock_folder
+from pipeline.device_turn import DeviceTurn, device_turn, is_free, lock_folder, turns_shown
 from pipeline.errors import ResourceError
 from pipeline.records import silent
 
@@ -109,3 +109,47 @@ def test_a_gpu_without_uuid_is_known_by_what_is_visible(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: object())
     assert turn_on(torch.device("cuda", 1), "auto") == DeviceTurn("cuda-5", "cuda:1")
+
+
+class Told:
+    """Writes down what a watcher is told."""
+
+    def __init__(self):
+        self.lines = []
+
+    def waits(self, turn, holder):
+        self.lines.append(f"waits for {turn.name}, {holder}")
+
+    def begins(self, turn):
+        self.lines.append(f"begins {turn.name}")
+
+    def ends(self, turn):
+        self.lines.append(f"ends {turn.name}")
+
+
+def test_who_watches_is_told_of_waiting_holding_and_giving_back(holder):
+    told = Told()
+
+    def stop_holder(what, done, total):
+        holder.kill()
+
+    with turns_shown(told), device_turn(TURN, stop_holder):
+        assert not is_free("bench")
+        assert set(told.lines[:-1]) == {f"waits for bench, process {holder.pid}"}
+        assert told.lines[-1] == "begins bench"
+    assert told.lines[-1] == "ends bench"
+    assert is_free("bench")
+    with device_turn(TURN, silent):
+        assert told.lines[-1] == "ends bench", "after the block nobody is told"
+
+
+def test_who_watches_hears_of_a_wait_that_was_given_up(holder):
+    told = Told()
+
+    def give_up(what, done, total):
+        if told.lines:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), turns_shown(told), device_turn(TURN, give_up):
+        pytest.fail("the device is held")
+    assert told.lines[-1] == "ends bench"
