@@ -9,8 +9,10 @@ CPU = torch.device("cpu")
 PATCH = 32
 
 
-def member(network, slices=1, coordinates=False, divisor=1):
-    settings = TranslatorSettings(generator="unet", width=4, slices=slices, coordinates=coordinates, patch_px=PATCH)
+def member(network, slices=1, coordinates=False, divisor=1, dimensions=2):
+    settings = TranslatorSettings(
+        generator="unet", width=4, slices=slices, dimensions=dimensions, coordinates=coordinates, patch_px=PATCH
+    )
     return Member(network, settings, divisor)
 
 

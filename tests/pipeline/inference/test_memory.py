@@ -24,7 +24,7 @@ def mapped(path, dtype, shape):
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
 
-def peak(folder, slices, planes):
+def peak(folder, slices, planes=("axial",), network=None):
     folder.mkdir()
     shape = (slices, SIDE, SIDE)
     stored, near = mapped(folder / "mr.npy", np.float32, shape), mapped(folder / "near.npy", np.bool_, shape)
@@ -33,7 +33,7 @@ def peak(folder, slices, planes):
     source = source_of(stored, mask, near)
     tracemalloc.start()
     maps = translate_volume(
-        source, [member(lambda x: x)], WindowPlan(), lambda u: u, CPU, folder, planes=planes, mirrored=True
+        source, [network or member(lambda x: x)], WindowPlan(), lambda u: u, CPU, folder, planes=planes, mirrored=True
     )
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -50,3 +50,13 @@ def test_twelve_times_the_slices_take_no_more_memory(tmp_path, planes):
     assert maps.mean.nbytes == volume
     if Path("/proc/self/smaps").exists():
         assert resident(path) <= 40 * PICTURE, "pages of the maps are given back on the way"
+
+
+def test_networks_of_three_dimensions_keep_sums_for_one_window_of_slices(tmp_path):
+    network = member(lambda x: x, slices=8, dimensions=3)
+    few, _, _ = peak(tmp_path / "few", 24, network=network)
+    many, maps, path = peak(tmp_path / "many", 144, network=network)
+    assert many < few + 4 * PICTURE, f"{few} and {many} bytes"
+    if Path("/proc/self/smaps").exists():
+        assert resident(path) <= 40 * PICTURE
+    assert not maps.mean.any()

@@ -5,20 +5,17 @@ import pytest
 import torch
 from torch.nn.functional import conv3d
 
-from pipeline.inference import Member, WindowPlan, translate_slices, translate_volume
+from pipeline.inference import WindowPlan, translate_slices, translate_volume
 from pipeline.slice_stacks import BodyFrame
-from pipeline.trained_models import TranslatorSettings
 from tests.pipeline.inference.conftest import CPU, PATCH, noise, source_of
+from tests.pipeline.inference.conftest import member as two_dimensional
 
 K = 16
 PLANS = [WindowPlan(o, b) for o in (0.0, 0.25, 0.5, 0.8) for b in ("gaussian", "cosine")]
 
 
 def member(network, coordinates=False):
-    settings = TranslatorSettings(
-        generator="unet", width=4, slices=K, dimensions=3, coordinates=coordinates, patch_px=PATCH
-    )
-    return Member(network, settings)
+    return two_dimensional(network, slices=K, coordinates=coordinates, dimensions=3)
 
 
 @pytest.fixture
