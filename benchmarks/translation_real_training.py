@@ -15,7 +15,7 @@ from benchmarks.translation_real_scores import scores_of
 from pipeline.files import write_json
 from pipeline.intensity import CT_MAP, GREY_MAP
 from pipeline.settings_loading import find_preset, load
-from pipeline.slice_stacks import BodyFrame, neighbors
+from pipeline.slice_stacks import BodyFrame, middle_inside, neighbors
 from pipeline.train.mr_to_ct_training import MRToCTTraining
 
 _SLICES_AT_ONCE, _SHOWN = 8, 6
@@ -66,14 +66,16 @@ def translate_case(training: MRToCTTraining, pairs: PairSet, case: Case) -> Volu
     units, mask = mr_units(case)
     settings, frame, depth = training.model_settings, BodyFrame.of(mask), len(units)
     places = np.arange(SIZE_PX)
-    stacks = []
+    stacks, kept = [], []
     for index in range(depth):
-        stack = units[neighbors(index, settings.slices, depth)]
+        middle = middle_inside(index, settings.slices, depth) if settings.dimensions == 3 else index
+        stack = units[neighbors(middle, settings.slices, depth)]
         if settings.coordinates:
-            stack = np.concatenate([stack, frame.coordinates(index, places, places)])
+            stack = np.concatenate([stack, frame.coordinates(middle, places, places)])
         stacks.append(torch.from_numpy(stack))
+        kept.append(index - middle + settings.slices // 2)
     batches = torch.stack(stacks).split(_SLICES_AT_ONCE)
-    made = torch.cat([training.step.translate(batch) for batch in batches])[:, settings.slices // 2]
+    made = torch.cat([training.step.translate(batch) for batch in batches])[torch.arange(depth), torch.tensor(kept)]
     return (CT_MAP if pairs.unit == "HU" else GREY_MAP).decode(made.numpy())
 
 
