@@ -1,9 +1,11 @@
 """Translator and PatchGAN with three-dimensional kernels, which take and return stacks of slices as the others do.
 
-A stack (N, k + c, H, W) becomes a volume of k slices: the c context channels are repeated along the slices. Slices lie
-further apart than pixels, so that the first halving is one in the plane alone, and the others halve all three axes.
-Edges are mirrored along all three axes. Padding and doubling are made of copies whose gradients add up in a fixed
-order, so that a seed gives the same weights on a CPU every time.
+A stack (N, k + c, H, W) becomes a volume of k slices: the c context channels are repeated along the slices, and where
+there are any, one more runs from −1 to 1 along them: context that is told for the middle of a stack, as its height in
+the body, then says where every slice lies. Slices lie further apart than pixels, so that the first halving is one in
+the plane alone, and the others halve all three axes.
+The first and the last convolution mirror the edges along all three axes. Padding and doubling are made of copies whose
+gradients add up in a fixed order, so that a seed gives the same weights on a CPU every time.
 """
 
 import torch
@@ -49,7 +51,7 @@ class VolumeUNetGenerator(Translator):
             )
         channels = [width * min(8, 2**i) for i in range(depth + 1)]
         steps = [(1 if level < FLAT_HALVINGS else 2, 2, 2) for level in range(depth)]
-        self.stem = MirroredConv3d(1 + context_channels, channels[0])
+        self.stem = MirroredConv3d(1 + context_channels + (context_channels > 0), channels[0])
         self.downs = nn.ModuleList(
             _halving(*pair, step) for pair, step in zip(consecutive(channels), steps, strict=True)
         )
@@ -74,8 +76,12 @@ class VolumeUNetGenerator(Translator):
         """
         self.require_size(slices)
         stack, context = slices[:, : self.out_channels], slices[:, self.out_channels :]
-        along = context[:, :, None].expand(-1, -1, self.out_channels, -1, -1)
-        first = torch.relu(self.stem(torch.cat([stack[:, None], along], dim=1)))
+        parts = [stack[:, None]]
+        if context.shape[1]:
+            parts.append(context[:, :, None].expand(-1, -1, self.out_channels, -1, -1))
+            place = torch.linspace(-1, 1, self.out_channels, device=slices.device, dtype=slices.dtype)
+            parts.append(place[:, None, None].expand(len(slices), 1, -1, *slices.shape[2:]))
+        first = torch.relu(self.stem(torch.cat(parts, dim=1)))
         skips = [first]
         for down in self.downs:
             skips.append(down(skips[-1]))

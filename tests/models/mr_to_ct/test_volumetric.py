@@ -83,7 +83,7 @@ def test_the_translation_of_a_slice_follows_its_neighbors_and_the_context() -> N
 
 def test_a_stack_in_reverse_order_gives_the_translation_in_reverse_order() -> None:
     """With kernels that are mirrored along the slices; halving ones take the mean of pairs of slices."""
-    network = generator()
+    network = generator(context=0)
     for layer in network.modules():
         if isinstance(layer, torch.nn.Conv3d):
             weight = (layer.weight + layer.weight.flip(2)) / 2
@@ -91,9 +91,24 @@ def test_a_stack_in_reverse_order_gives_the_translation_in_reverse_order() -> No
                 weight = torch.cat([torch.zeros_like(weight[:, :, :1]), weight[:, :, 1:2], weight[:, :, 1:2]], dim=2)
             layer.weight.data = weight
     loud(network)
-    batch = draws(1, K + 3, 16, 16)
-    reversed_batch = torch.cat([batch[:, :K].flip(1), batch[:, K:]], dim=1)
-    assert torch.allclose(network(reversed_batch), network(batch).flip(1), atol=1e-4)
+    batch = draws(1, K, 16, 16)
+    assert torch.allclose(network(batch.flip(1)), network(batch).flip(1), atol=1e-4)
+
+
+@pytest.mark.parametrize("context", [0, 3])
+def test_the_network_is_shown_the_slices_the_context_along_them_and_the_place_of_each(context: int) -> None:
+    network, batch = generator(context=context), draws(2, K + context, 16, 16)
+    shown: list[Tensor] = []
+    network.stem.register_forward_hook(lambda layer, given, made: shown.append(given[0]))
+    network(batch)
+    (volume,) = shown
+    assert torch.equal(volume[:, 0], batch[:, :K])
+    assert volume.shape[1] == (5 if context else 1)
+    if context:
+        assert all(torch.equal(volume[:, 1:4, k], batch[:, K:]) for k in range(K))
+        places = volume[:, 4].amax(dim=(0, 2, 3))
+        assert torch.equal(places, volume[:, 4].amin(dim=(0, 2, 3)))
+        assert places.tolist() == pytest.approx([2 * k / (K - 1) - 1 for k in range(K)])
 
 
 def test_scores_are_one_for_each_patch_and_need_patches_large_enough() -> None:
