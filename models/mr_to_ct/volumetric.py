@@ -80,7 +80,7 @@ class VolumeUNetGenerator(Translator):
         if context.shape[1]:
             parts.append(context[:, :, None].expand(-1, -1, self.out_channels, -1, -1))
             place = torch.linspace(-1, 1, self.out_channels, device=slices.device, dtype=slices.dtype)
-            parts.append(place[:, None, None].expand(len(slices), 1, -1, *slices.shape[2:]))
+            parts.append(place[:, None, None].expand(slices.shape[0], 1, -1, *slices.shape[2:]))
         first = torch.relu(self.stem(torch.cat(parts, dim=1)))
         skips = [first]
         for down in self.downs:

@@ -179,3 +179,12 @@ def test_a_small_network_learns_what_needs_the_neighboring_slices() -> None:
         adam.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.35 * losses[0]
+
+
+@pytest.mark.slow
+def test_a_network_can_be_exported_for_any_number_of_stacks() -> None:
+    network, batch = generator(), draws(2, K + 3, 16, 16)
+    count = torch.export.Dim("count", min=1, max=64)
+    program = torch.export.export(network, (batch,), dynamic_shapes=({0: count},)).module()
+    more = draws(5, K + 3, 16, 16, seed=9)
+    torch.testing.assert_close(program(more), network(more), atol=1e-5, rtol=0)
