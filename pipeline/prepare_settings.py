@@ -76,6 +76,12 @@ class PrepareMRToCTSettings(FrozenSettings):
     spacing_mm: tuple[Positive, Positive, Positive] = Field(
         (1.0, 1.0, 3.0), description="Voxel size (R, A, S) that MR and CT are resampled to, in mm."
     )
+    sequences: tuple[Annotated[str, Field(pattern=CLASS_NAME)], ...] = Field(
+        (),
+        max_length=4,
+        description="MR sequences that are one input together, in this order, e.g. [T1, T2]: registered scans of a "
+        "subject by sequence, on the grid of the first; none: every MR is an input of its own.",
+    )
     n4: N4Settings = N4Settings()
     mr_normalization: Literal["percentiles", "z_score", "landmarks"] = Field(
         "percentiles",
@@ -103,6 +109,12 @@ class PrepareMRToCTSettings(FrozenSettings):
         "a bend that fails leaves the pair rigid.",
     )
     registration_limits: RegistrationLimits = RegistrationLimits()
+
+    @model_validator(mode="after")
+    def _several_sequences(self) -> Self:
+        if len(self.sequences) == 1 or len({name.casefold() for name in self.sequences}) < len(self.sequences):
+            raise ValueError(f"sequences must be none, or two to four different ones, found {list(self.sequences)}")
+        return self
 
 
 class PrepareSettings(FrozenSettings):

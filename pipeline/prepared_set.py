@@ -7,7 +7,8 @@ Two kinds of set, each one folder:
 * `VolumeSet`: MR and CT volumes of any size, sliced axially. ``mr.npy``, ``ct.npy`` int16 and ``mask.npy`` uint8 hold
   all voxels one volume after another; ``volumes.parquet`` (columns `VOLUME_SCHEMA`) says where each begins.
   Arrays are (K, H, W): slices superior-ward, rows anterior-to-posterior, columns right-to-left as a radiologist looks
-  at them, so that a slice can be shown as it is.
+  at them, so that a slice can be shown as it is. Where several MR sequences are one input (``sequences`` in
+  ``set.json``), those of a case lie one after another in ``mr.npy``, and the table has the columns `CHANNEL_SCHEMA`.
 
 ``set.json`` holds the facts that belong to the whole set: classes, intensity maps, units, spacing.
 """
@@ -58,6 +59,13 @@ VOLUME_SCHEMA: dict[str, Any] = {
     "mr_knots_unit": pl.List(pl.Float64),  # units at the same knots
     "lesion_classes": pl.List(pl.String),  # of the subject, by the catalog; null where it knows no lesions at all
 }
+
+CHANNEL_SCHEMA: dict[str, Any] = {
+    "channel_series": pl.List(pl.String),  # series of the second and further sequences; null for CT
+    "channel_low": pl.List(pl.Float64),  # as mr_low and mr_high, of each of them
+    "channel_high": pl.List(pl.Float64),
+}
+"""Columns of a set of several MR sequences."""
 
 IMAGES_ARRAY = "images.npy"
 _ARRAY_DTYPES: dict[str, type[np.generic]] = {"mr": np.int16, "ct": np.int16, "mask": np.uint8}
@@ -133,12 +141,18 @@ class VolumeSet:
     Attributes:
         arrays: flat ``mr``, ``ct`` (int16) and ``mask`` (uint8).
         table: `VOLUME_SCHEMA`.
-        facts: what ``set.json`` holds: ``unit`` (HU or grey), ``ct_map`` knots, ``spacing_mm`` or null.
+        facts: what ``set.json`` holds: ``unit`` (HU or grey), ``ct_map`` knots, ``spacing_mm`` or null, ``sequences``
+            where several are one input.
     """
 
     arrays: Mapping[str, npt.NDArray[Any]]
     table: pl.DataFrame
     facts: Mapping[str, Any]
+
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        """MR sequences that are one input together, in order; none where every MR is an input of its own."""
+        return tuple(self.facts.get("sequences", ()))
 
     def volumes(self, modality: str, splits: Sequence[str]) -> list[dict[str, Any]]:
         """Table rows, as dicts, of one modality in the given splits."""
@@ -156,15 +170,24 @@ class VolumeSet:
         for row in rows:
             name = "mr" if row["modality"] == "MR" else "ct"
             held.append({**row, "offset": sizes[name], "mask_offset": sizes["mask"]})
-            for key, values in ((name, self.voxels(row)), ("mask", self.mask(row))):
+            for key, values in ((name, self.channels(row)), ("mask", self.mask(row))):
                 parts[key].append(np.asarray(values).ravel())
                 sizes[key] += values.size
         arrays = {key: np.concatenate(some) if some else np.empty(0, np.int16) for key, some in parts.items()}
         return VolumeSet(arrays, self.table.clear(), self.facts), held
 
     def voxels(self, row: Mapping[str, Any]) -> npt.NDArray[np.int16]:
-        """Voxels of one volume, (K, H, W): MR in unit × 16384, CT in HU or grey levels. A view of the mapping."""
+        """Voxels of one volume, (K, H, W): MR in unit × 16384, CT in HU or grey levels. A view of the mapping.
+
+        Where several MR sequences are one input, those of the first.
+        """
         return self._view("mr" if row["modality"] == "MR" else "ct", row["offset"], row)
+
+    def channels(self, row: Mapping[str, Any]) -> npt.NDArray[np.int16]:
+        """All sequences of an MR, (S, K, H, W) in the order of `sequences`; S is 1 for a CT, and without sequences."""
+        name, count = ("mr", max(1, len(self.sequences))) if row["modality"] == "MR" else ("ct", 1)
+        shape = (count, row["slices"], row["rows"], row["columns"])
+        return self.arrays[name][row["offset"] : row["offset"] + int(np.prod(shape))].reshape(shape)
 
     def mask(self, row: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
         """Body mask of one volume, (K, H, W), 0 or 1."""
@@ -198,8 +221,17 @@ class VolumeSetWriter:
         for stream in self._streams.values():
             stream.close()
 
-    def add(self, row: Mapping[str, Any], voxels: npt.NDArray[np.int16], mask: npt.NDArray[np.uint8]) -> int:
-        """Append one volume (K, H, W); ``row`` holds the columns that are not positions. Returns its number."""
+    def add(
+        self,
+        row: Mapping[str, Any],
+        voxels: npt.NDArray[np.int16],
+        mask: npt.NDArray[np.uint8],
+        more: Sequence[npt.NDArray[np.int16]] = (),
+    ) -> int:
+        """Append one volume (K, H, W); ``row`` holds the columns that are not positions. Returns its number.
+
+        ``more`` holds the second and further MR sequences, where several are one input.
+        """
         array = "mr" if row["modality"] == "MR" else "ct"
         number = len(self._rows)
         self._rows.append(
@@ -207,7 +239,8 @@ class VolumeSetWriter:
             | {"volume": number, "offset": self._lengths[array], "mask_offset": self._lengths["mask"]}
             | dict(zip(("slices", "rows", "columns"), voxels.shape, strict=True))
         )
-        self._append(array, voxels)
+        for part in (voxels, *more):
+            self._append(array, part)
         self._append("mask", mask)
         return number
 
@@ -225,7 +258,8 @@ class VolumeSetWriter:
             np.save(self._folder / f"{name}.npy", values)
             del values
             raw.unlink()
-        table = pl.DataFrame(self._rows, schema=VOLUME_SCHEMA)
+        several = any("channel_series" in row for row in self._rows)
+        table = pl.DataFrame(self._rows, schema=VOLUME_SCHEMA | (CHANNEL_SCHEMA if several else {}))
         table.write_parquet(self._folder / "volumes.parquet")
         write_json(self._folder / "set.json", dict(facts))
         return table
@@ -247,10 +281,12 @@ def read_volume_set(folder: Path) -> VolumeSet:
     voxels = table.select("modality", count=pl.col("slices") * pl.col("rows") * pl.col("columns"))
     wanted = {name.lower(): int(voxels.filter(pl.col("modality") == name)["count"].sum()) for name in ("MR", "CT")}
     wanted["mask"] = int(voxels["count"].sum())
+    facts = read_json(folder / "set.json")
+    wanted["mr"] *= max(1, len(facts.get("sequences", ())))
     for name, count in wanted.items():
         if len(arrays[name]) != count:
             raise _damaged(f"{len(arrays[name])} voxels in {name}.npy, {count} in the table")
-    return VolumeSet(arrays, table, read_json(folder / "set.json"))
+    return VolumeSet(arrays, table, facts)
 
 
 def to_slices(volume: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -150,3 +150,9 @@ class RunSettings(FrozenSettings):
         if len(self.prepare.lesions.sequences) > 1 and self.export.format != "medmnist_npz":
             raise ValueError("several prepare.lesions.sequences are exported by export.format medmnist_npz alone")
         return self
+
+    @model_validator(mode="after")
+    def _three_dimensions_of_one_sequence(self) -> Self:
+        if self.prepare.mr_to_ct.sequences and self.train.mr_to_ct.dimensions == 3:
+            raise ValueError("train.mr_to_ct.dimensions: 3 takes one MR, and prepare.mr_to_ct.sequences names several")
+        return self

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from torch import nn
 
 from models.lesion_gan.backbone import Backbone
@@ -76,6 +76,23 @@ class TranslatorSettings(BaseModel):
     patch_px: int
     blocks: int = 9
     dimensions: Literal[2, 3] = 2
+    sequences: tuple[str, ...] = ()
+
+    @property
+    def mr_channels(self) -> int:
+        """Channels of a stack of MR: its slices in every sequence, one sequence after another."""
+        return self.slices * max(1, len(self.sequences))
+
+    @property
+    def channels(self) -> int:
+        """Channels that go in, coordinates included."""
+        return self.mr_channels + (COORDINATE_CHANNELS if self.coordinates else 0)
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """One sequence is written as before there were several, so that digests stay."""
+        told: dict[str, Any] = serialized(self)
+        return told if self.sequences else {name: value for name, value in told.items() if name != "sequences"}
 
 
 def build_lesion_generator(settings: LesionGeneratorSettings, rng: torch.Generator) -> LesionGenerator:
@@ -114,18 +131,36 @@ def build_lesion_generator(settings: LesionGeneratorSettings, rng: torch.Generat
     )
 
 
-def build_translator(settings: TranslatorSettings, rng: torch.Generator) -> Translator:
-    """An untrained translator: stacks of slices, plus coordinates where asked for, to stacks of slices."""
-    context = COORDINATE_CHANNELS if settings.coordinates else 0
-    channels = settings.slices + context
+def build_translator(settings: TranslatorSettings, rng: torch.Generator, *, back: bool = False) -> Translator:
+    """An untrained translator: stacks of slices, plus coordinates where asked for, to stacks of slices.
+
+    Where several MR sequences are one input, the way ``back`` from CT gives all of them, and is given the CT's slices
+    once for each.
+
+    Raises:
+        InputError: several sequences with networks of three dimensions.
+    """
+    channels, slices = settings.channels, settings.mr_channels if back else settings.slices
     if settings.dimensions == 3:
+        _require_one_sequence(settings.sequences)
+        context = channels - settings.slices
         return VolumeUNetGenerator(settings.slices, context, rng, width=settings.width, depth=_UNET_DEPTH)
     if settings.generator == "unet":
-        return UNetGenerator(channels, settings.slices, rng, width=settings.width, depth=_UNET_DEPTH)
+        return UNetGenerator(channels, slices, rng, width=settings.width, depth=_UNET_DEPTH)
     if settings.generator == "light":
-        return LightGenerator(channels, settings.slices, rng, width=settings.width)
+        return LightGenerator(channels, slices, rng, width=settings.width)
     build = ResNet2017 if settings.generator == "resnet_2017" else ResNetGenerator
-    return build(channels, settings.slices, rng, width=settings.width, blocks=settings.blocks)
+    return build(channels, slices, rng, width=settings.width, blocks=settings.blocks)
+
+
+def _require_one_sequence(sequences: tuple[str, ...]) -> None:
+    if sequences:
+        raise InputError(
+            "Networks of three dimensions take one MR sequence.",
+            found=f"dimensions: 3 with {', '.join(sequences)}",
+            allowed="dimensions: 2, or one sequence",
+            change="Set train.mr_to_ct.dimensions=2, or prepare.mr_to_ct.sequences=[].",
+        )
 
 
 def save_model(folder: Path, settings: BaseModel, networks: Mapping[str, nn.Module], card: Mapping[str, Any]) -> str:
@@ -213,7 +248,7 @@ def load_back_translator(folder: Path, device: torch.device) -> tuple[Translator
     if not path.is_file():
         return None
     settings = TranslatorSettings.model_validate(read_json(folder / SETTINGS_FILE))
-    network = build_translator(settings, torch.Generator())
+    network = build_translator(settings, torch.Generator(), back=True)
     load_weights(path, network)
     _require_intact(folder)
     return network.to(device).eval(), settings

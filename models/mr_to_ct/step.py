@@ -9,6 +9,9 @@ With G = mr_to_ct, F = ct_to_mr, an MR x and a CT y, the generators minimize (Zh
 and the discriminators half of their loss, on fakes from a history of 50. Norms are means over pixels; the paired one is
 weighted by the body mask. Slices come as stacks of k neighbors, which both generators translate at once, so that the
 cycle has the neighbors that it needs. Channels beyond k are context, handed on and never predicted.
+
+An MR of s sequences has s k channels before its context, one sequence after another. A network that takes it and is
+shown CT gets the k slices s times; F gives all sequences. Structure is compared with the first sequence.
 """
 
 from dataclasses import dataclass
@@ -40,7 +43,7 @@ class MRToCTBatch:
     """Slices of both modalities; row i of MR and of CT belong together only where `paired[i]` is true.
 
     Attributes:
-        mr: (N, k + c, H, W): k neighboring slices in [−1, 1], then c context channels.
+        mr: (N, s k + c, H, W): k neighboring slices in [−1, 1] of each sequence, then c context channels.
         ct: (N, k + c, H, W), likewise.
         mr_mask: (N, k, H, W) float, 1 inside the body and 0 outside.
         ct_mask: (N, k, H, W), likewise.
@@ -61,10 +64,10 @@ class MRToCTNetworks:
     """The players, on one device. Those that the settings leave out may be None, and are not looked at.
 
     Attributes:
-        mr_to_ct: k + c channels in, k out.
-        ct_to_mr: same channels.
+        mr_to_ct: s k + c channels in, k out.
+        ct_to_mr: s k + c channels in, s k out.
         ct_discriminator: k channels in.
-        mr_discriminator: k channels in.
+        mr_discriminator: s k channels in.
         registration: of k slices, for supervision "registered".
     """
 
@@ -87,7 +90,7 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What one direction made of a batch; each (N, k, H, W)."""
+    """What one direction made of a batch; each (N, k, H, W), or (N, s k, H, W) of MR."""
 
     fake: Tensor
     identity: Tensor | None
@@ -116,6 +119,7 @@ class MRToCTStep:
         self.objective = objective_named(settings.objective)
         self._sides = _sides(networks, settings)
         self.slices = networks.mr_to_ct.out_channels
+        self._channels = {"ct": self.slices, "mr": self.slices * settings.sequences}
         self.ema = ExponentialMovingAverage(networks.mr_to_ct, settings.ema_decay)
         self._registration = networks.registration if settings.supervision == "registered" else None
         if settings.supervision == "registered" and self._registration is None:
@@ -171,11 +175,23 @@ class MRToCTStep:
 
     def _translate_batch(self, side: _Side, batch: MRToCTBatch, warm: bool) -> _Outcome:
         """One pass for the fakes and the identities: instance norm keeps images apart, so batching changes nothing."""
-        source = _other(side.target, batch)
+        source = self._shown(_OTHER[side.target], _other(side.target, batch))
         if warm or not self.settings.uses_identity:
             return _Outcome(self._passed(side.translator, source), None)
-        fake, identity = self._passed(side.translator, torch.cat([source, _own(side.target, batch)])).chunk(2)
+        own = self._shown(side.target, _own(side.target, batch))
+        fake, identity = self._passed(side.translator, torch.cat([source, own])).chunk(2)
         return _Outcome(fake, identity)
+
+    def _shown(self, kind: str, slices: Tensor) -> Tensor:
+        """What a translator is shown of slices with their context: CT once for each sequence."""
+        if kind == "mr" or self.settings.sequences == 1:
+            return slices
+        ct, context = slices[:, : self.slices], slices[:, self.slices :]
+        return torch.cat([ct] * self.settings.sequences + [context], dim=1)
+
+    def _images(self, kind: str, batch: MRToCTBatch) -> Tensor:
+        """Slices of a batch without context."""
+        return _own(kind, batch)[:, : self._channels[kind]]
 
     def _passed(self, network: nn.Module, slices: Tensor) -> Tensor:
         with optimization.passes(self.settings.precision, slices):
@@ -190,7 +206,7 @@ class MRToCTStep:
             scores = [self._passed(side.discriminator, outcome.fake)]
             if self.objective.relative:
                 with torch.no_grad():
-                    scores.append(self._passed(side.discriminator, _own(side.target, batch)[:, : self.slices]))
+                    scores.append(self._passed(side.discriminator, self._images(side.target, batch)))
             terms[f"adversarial_{side.target}"] = (
                 self.settings.lambda_adversarial,
                 self.objective.generator_loss(*scores),
@@ -202,12 +218,13 @@ class MRToCTStep:
             return {}
         terms = {}
         for side, way_there in zip(self._sides, reversed(outcomes), strict=True):
-            original = _own(side.target, batch)
+            context = _own(side.target, batch)[:, self._channels[side.target] :]
             # The way back sees the context of the slice that it has to recover.
-            recovered = self._passed(side.translator, torch.cat([way_there.fake, original[:, self.slices :]], dim=1))
+            made = self._shown(_OTHER[side.target], torch.cat([way_there.fake, context], dim=1))
+            recovered = self._passed(side.translator, made)
             terms[f"cycle_{side.target}"] = (
                 self.settings.lambda_cycle,
-                cycle_loss(recovered, original[:, : self.slices]),
+                cycle_loss(recovered, self._images(side.target, batch)),
             )
         return terms
 
@@ -216,7 +233,7 @@ class MRToCTStep:
         return {
             f"identity_{side.target}": (
                 weight,
-                identity_loss(outcome.identity, _own(side.target, batch)[:, : self.slices]),
+                identity_loss(outcome.identity, self._images(side.target, batch)),
             )
             for side, outcome in zip(self._sides, outcomes, strict=True)
             if outcome.identity is not None
@@ -229,13 +246,13 @@ class MRToCTStep:
         known = KnownCT(truth, batch.weak, batch.mr[:, : self.slices], batch.mr_mask, self._weights(batch, "ct"))
         terms = ct_terms(self.settings, fake, known, self._registration, self.ranks)
         if truth is not None and len(outcomes) > 1 and self._registration is None:
-            distance = masked_l1(outcomes[1].fake, batch.mr[:, : self.slices], self._weights(batch, "mr"), self.ranks)
+            distance = masked_l1(outcomes[1].fake, self._images("mr", batch), self._weights(batch, "mr"), self.ranks)
             terms["paired_mr"] = (self.settings.lambda_paired, distance)
         return terms
 
     def _weights(self, batch: MRToCTBatch, target: str) -> Tensor:
         """Weight of the distance from a partner: 1 in the body, less outside, 0 in rows without a partner."""
-        body = batch.ct_mask if target == "ct" else batch.mr_mask
+        body = batch.ct_mask if target == "ct" else torch.cat([batch.mr_mask] * self.settings.sequences, dim=1)
         weight = body + self.settings.outside_weight * (1 - body)
         return weight * batch.paired.to(weight.dtype)[:, None, None, None]
 
@@ -246,7 +263,7 @@ class MRToCTStep:
             if side.discriminator is None:
                 continue
             optimization.unfreeze(side.discriminator)
-            real = _own(side.target, batch)[:, : self.slices]
+            real = self._images(side.target, batch)
             # One history for all ranks: with the same draws, each of them keeps the same one.
             fake = self.ranks.part(side.pool.query(self.ranks.gathered(outcome.fake), self.rng))
             real_scores, fake_scores = self._passed(side.discriminator, torch.cat([real, fake])).chunk(2)
@@ -338,13 +355,16 @@ class MRToCTStep:
 
     def _require_batch(self, batch: MRToCTBatch) -> None:
         masks = (batch.mr.shape[0], self.slices, *batch.mr.shape[2:])
-        fits = batch.ct.shape == batch.mr.shape and len(batch.paired) == len(batch.mr)
+        context = [part.shape[1] - self._channels[kind] for kind, part in (("ct", batch.ct), ("mr", batch.mr))]
+        sizes = [(len(part), *part.shape[2:]) for part in (batch.ct, batch.mr)]
+        fits = context[0] == context[1] and sizes[0] == sizes[1] and len(batch.paired) == len(batch.mr)
         known = (batch.mr_mask, batch.ct_mask) if batch.weak is None else (batch.mr_mask, batch.ct_mask, batch.weak)
         if not (fits and all(part.shape == masks for part in known)):
             raise broken_rule(
                 "MR, CT, masks and pairing of a batch must have matching shapes",
                 found=", ".join(str(tuple(part.shape)) for part in vars(batch).values() if part is not None),
-                allowed=f"mr and ct (N, k + c, H, W), masks and weak (N, k, H, W), paired (N,), with k = {self.slices}",
+                allowed="mr (N, s k + c, H, W), ct (N, k + c, H, W), masks and weak (N, k, H, W), paired (N,), with "
+                f"k = {self.slices} slices of s = {self.settings.sequences} sequences",
                 change="crop both modalities to one patch size",
             )
         if self.settings.supervision in ("paired", "registered") and not bool(batch.paired.all()):
@@ -363,6 +383,9 @@ def _part(batch: MRToCTBatch, ranks: Ranks) -> MRToCTBatch:
     )
     weak = None if batch.weak is None else ranks.part(batch.weak)
     return MRToCTBatch(mr, ct, mr_mask, ct_mask, paired, weak)
+
+
+_OTHER = {"ct": "mr", "mr": "ct"}
 
 
 def _own(target: str, batch: MRToCTBatch) -> Tensor:
@@ -389,7 +412,7 @@ def _sides(networks: MRToCTNetworks, settings: MRToCTStepSettings) -> tuple[_Sid
         if settings.trains_discriminators and discriminator is None:
             raise _missing(f"{target}_discriminator")
         judge = discriminator if settings.trains_discriminators else None
-        _require_channels(networks.mr_to_ct, translator, judge)
+        _require_channels(networks.mr_to_ct, translator, judge, settings.sequences if target == "mr" else 1)
         sides.append(_Side(target, translator, judge, ImagePool(settings.pool_size)))
     return tuple(sides)
 
@@ -403,13 +426,15 @@ def _missing(name: str) -> ValueError:
     )
 
 
-def _require_channels(first: Translator, translator: Translator, judge: Discriminator | None) -> None:
-    channels = (first.in_channels, first.out_channels)
-    judged = first.out_channels if judge is None else judge.in_channels
-    if (translator.in_channels, translator.out_channels) != channels or judged != first.out_channels:
+def _require_channels(first: Translator, translator: Translator, judge: Discriminator | None, times: int) -> None:
+    channels = (first.in_channels, first.out_channels * times)
+    judged = channels[1] if judge is None else judge.in_channels
+    if (translator.in_channels, translator.out_channels) != channels or judged != channels[1]:
         raise broken_rule(
             "all networks must work on stacks of the same slices",
-            found=f"translators {channels} and {(translator.in_channels, translator.out_channels)}, judged {judged}",
-            allowed="the same (in, out) channels for both translators, and `out` for the discriminators",
+            found=f"translators {(first.in_channels, first.out_channels)} and "
+            f"{(translator.in_channels, translator.out_channels)}, judged {judged}",
+            allowed="the same channels into both translators; `out` once for CT and once for each sequence of MR, and "
+            "as many for the discriminators",
             change="build all networks for one stack size",
         )

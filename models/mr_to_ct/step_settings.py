@@ -39,6 +39,7 @@ class MRToCTStepSettings:
         learning_rate_discriminator: Adam step size of both discriminators.
         betas: Adam decay rates.
         gradient_clip: largest norm of the generators' gradient, and of the discriminators'; 0 leaves them as they are.
+        sequences: MR sequences that are one input, one after another in its channels.
         precision: of the passes through the networks, see `models.optimization.passes`.
 
     Raises:
@@ -70,6 +71,7 @@ class MRToCTStepSettings:
     learning_rate_discriminator: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
     gradient_clip: float = 0.0
+    sequences: int = 1
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:

@@ -8,13 +8,13 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from pipeline.domain_card.ct_reference import CTReference, ct_reference
 from pipeline.domain_card.held_out import Calibration
@@ -129,6 +129,8 @@ class DomainCard(BaseModel):
         groups: kinds of MR.
         ct: what training CTs were like.
         held_out: what validation cases came to; None where there were none.
+        sequences: MR sequences that are one input, in order; none where every MR is an input of its own.
+        more: kinds of each further sequence, as ``groups`` of the first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -137,24 +139,48 @@ class DomainCard(BaseModel):
     groups: tuple[ScopeGroup, ...]
     ct: CTReference | None
     held_out: Calibration | None = None
+    sequences: tuple[str, ...] = ()
+    more: tuple[tuple[ScopeGroup, ...], ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A card of one sequence is written as before there were several."""
+        told: dict[str, Any] = serialized(self)
+        left_out = () if self.sequences else ("sequences", "more")
+        return {name: value for name, value in told.items() if name not in left_out}
 
 
 def domain_card(volumes: VolumeSet) -> DomainCard:
     """Measure the training scans of a prepared set."""
-    spacing = slice_spacing(volumes.facts)
-    kinds: dict[tuple[str | None, str | None], list[ScopeMeasures]] = defaultdict(list)
-    for row in volumes.volumes("MR", ["train"]):
-        facts = ScanFacts.of(row)
-        measured = measure_mr(from_int16(volumes.voxels(row)), np.asarray(volumes.mask(row)), spacing, facts)
-        kinds[facts.body_part, facts.sequence].append(measured)
+    scans = [measured_sequences(volumes, row) for row in volumes.volumes("MR", ["train"])]
+    first, *more = [_groups([scan[number] for scan in scans]) for number in range(max(1, len(volumes.sequences)))]
     ct_rows = volumes.volumes("CT", ["train"])
     stored = volumes.facts["spacing_mm"]
     return DomainCard(
         unit=volumes.facts["unit"],
         spacing_mm=None if stored is None else tuple(stored),
-        groups=tuple(scope_group(*kind, kinds[kind]) for kind in sorted(kinds, key=str)),
+        groups=first,
         ct=ct_reference(((volumes.voxels(row), volumes.mask(row)) for row in ct_rows), volumes.facts["unit"]),
+        sequences=volumes.sequences,
+        more=tuple(more),
     )
+
+
+def measured_sequences(volumes: VolumeSet, row: Mapping[str, Any]) -> list[ScopeMeasures]:
+    """What is measured of an MR: of its first sequence, then of each further one under that one's own name."""
+    facts, spacing, mask = ScanFacts.of(row), slice_spacing(volumes.facts), np.asarray(volumes.mask(row))
+    known = [facts, *(replace(facts, sequence=name) for name in volumes.sequences[1:])]
+    return [
+        measure_mr(from_int16(voxels), mask, spacing, own)
+        for voxels, own in zip(volumes.channels(row), known, strict=True)
+    ]
+
+
+def _groups(scans: Sequence[ScopeMeasures]) -> tuple[ScopeGroup, ...]:
+    kinds: dict[tuple[str | None, str | None], list[ScopeMeasures]] = defaultdict(list)
+    for scan in scans:
+        kinds[scan.facts.body_part, scan.facts.sequence].append(scan)
+    return tuple(scope_group(*kind, kinds[kind]) for kind in sorted(kinds, key=str))
 
 
 def scope_group(body_part: str | None, sequence: str | None, scans: Sequence[ScopeMeasures]) -> ScopeGroup:

@@ -5,8 +5,8 @@ leaves once in a thousand times is a finding, and so are another label, plane or
 group has no finding; else the findings of the group that it is nearest to are the reasons.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,16 +62,28 @@ class ScopeVerdict:
         return not self.findings
 
 
-def judge(card: DomainCard, measured: ScopeMeasures, facts: Mapping[str, Any]) -> ScopeVerdict:
+def judge(
+    card: DomainCard, measured: ScopeMeasures, facts: Mapping[str, Any], more: Sequence[ScopeMeasures] = ()
+) -> ScopeVerdict:
     """Hold a scan against a card.
 
     Args:
         card: of the model.
         measured: the scan's figures.
         facts: of the prepared set that it lies in: ``unit``, ``spacing_mm``.
+        more: figures of the further sequences, where several are one input.
     """
-    common = _grid_findings(card, facts)
-    verdicts = [_against(group, measured, common) for group in card.groups]
+    first = _judge_groups(card.groups, measured, _grid_findings(card, facts))
+    others = [_judge_groups(groups, own, []) for groups, own in zip(card.more, more, strict=True)]
+    findings = list(first.findings)
+    for name, other in zip(card.sequences[1:], others, strict=False):
+        findings += [replace(finding, what=f"{name}: {finding.what}") for finding in other.findings]
+    nearest = max([first.nearest, *(other.nearest for other in others)])
+    return ScopeVerdict(first.group, tuple(sorted(findings, key=lambda finding: -finding.severity)), nearest)
+
+
+def _judge_groups(groups: Sequence[ScopeGroup], measured: ScopeMeasures, common: list[Finding]) -> ScopeVerdict:
+    verdicts = [_against(group, measured, common) for group in groups]
     if not verdicts:
         none = Finding("training scans", "an MR", "none: the model was trained without MR", 9.0)
         return ScopeVerdict("nothing", (none,), 9.0)

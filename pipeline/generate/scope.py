@@ -4,21 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pipeline.domain_card import (
     TAIL,
     Calibration,
     CaseFigures,
-    ScanFacts,
     ScopeVerdict,
     judge,
-    measure_mr,
-    slice_spacing,
+    measured_sequences,
 )
 from pipeline.errors import InputError
 from pipeline.generate.translators import Translators
-from pipeline.intensity import from_int16
 from pipeline.prepared_set import VolumeSet
 
 IN_SCOPE, OUT_OF_SCOPE, NOT_CHECKED = "in scope", "out of scope", "not checked"
@@ -88,10 +83,8 @@ def case_scope(
     cards = [card for card in translators.cards if card is not None]
     if not cards:
         return CaseScope(NOT_CHECKED)
-    spacing = slice_spacing(volumes.facts)
-    mask = np.asarray(volumes.mask(row))
-    measured = measure_mr(from_int16(volumes.voxels(row)), mask, spacing, ScanFacts.of(row))
-    verdicts = [judge(card, measured, volumes.facts) for card in cards]
+    measured, *more = measured_sequences(volumes, row)
+    verdicts = [judge(card, measured, volumes.facts, more) for card in cards]
     worst: ScopeVerdict = max(verdicts, key=lambda verdict: (not verdict.in_scope, verdict.nearest))
     if worst.in_scope:
         return CaseScope(IN_SCOPE, worst.group, (), worst.nearest)

@@ -94,6 +94,7 @@ def translate_cases(
     journal = FinishedCases(context.folder)
     translators = load_translators([context.inputs[name] / "model" for name in models], device)
     require_planes(translators, settings.planes)
+    translators.require_sequences(volumes.sequences)
     scopes = [case_scope(volumes, row, translators, settings.accept_risk) for row in rows]
     require_any(scopes)
     pairs = list(zip(rows, scopes, strict=True))

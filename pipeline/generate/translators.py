@@ -42,6 +42,22 @@ class Translators:
         """The networks alone."""
         return Networks(self.members, self.back)
 
+    def require_sequences(self, names: Sequence[str]) -> None:
+        """Refuse a prepared set whose MR inputs are other sequences, or the same in another order.
+
+        Raises:
+            InputError: with both lists.
+        """
+        for member in self.members:
+            known = member.settings.sequences
+            if [name.casefold() for name in known] != [name.casefold() for name in names]:
+                raise InputError(
+                    "A model translates the MR sequences that it was trained on, in their order.",
+                    found=_sequence_words(names),
+                    allowed=_sequence_words(known),
+                    change=f"Prepare with prepare.mr_to_ct.sequences=[{', '.join(known)}], or take another model.",
+                )
+
     @property
     def version(self) -> str:
         """Short hashes of the models, or of the first and a count where there are many."""
@@ -88,6 +104,10 @@ def require_planes(translators: Translators, planes: Sequence[str]) -> None:
             allowed="axial",
             change="Set generate.mr_to_ct.planes=[axial], or take a model of two dimensions.",
         )
+
+
+def _sequence_words(names: Sequence[str]) -> str:
+    return f"{', '.join(names)} together" if names else "one MR at a time"
 
 
 def _member(network: Translator, settings: TranslatorSettings) -> Member:

@@ -38,6 +38,7 @@ class SourceVolume:
         near: (K, H, W) bool, where an answer is wanted.
         encode: stored values of any shape to float32 units.
         spacing_mm: (slices, rows, columns); None without geometry.
+        more: (K, H, W) each: the second and further sequences, where several are one input.
     """
 
     stored: npt.NDArray[Any]
@@ -45,6 +46,7 @@ class SourceVolume:
     near: npt.NDArray[np.bool_]
     encode: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
     spacing_mm: tuple[float, float, float] | None = None
+    more: tuple[npt.NDArray[Any], ...] = ()
 
 
 class View:
@@ -95,10 +97,14 @@ class View:
         return box[0], box[1], box[2], box[3]
 
     def stack(self, index: int, settings: TranslatorSettings, box: Box, *, mirrored: bool) -> npt.NDArray[np.float32]:
-        """What a network is shown of a picture (k + c, rows, columns), cut to a box; air beyond the picture."""
+        """What a network is shown of a picture, cut to a box; air beyond the picture.
+
+        (k + c, rows, columns), of s sequences (s k + c, rows, columns).
+        """
         places = np.arange(settings.slices) - settings.slices // 2
         steps = np.clip(index + self.rows_per_slice * places, 0, self.depth - 1)
-        pictures = [self.place(self._source.stored, int(step)) for step in steps]
+        sequences = (self._source.stored, *self._source.more)
+        pictures = [self.place(volume, int(step)) for volume in sequences for step in steps]
         units = [self._interpolated(self._source.encode(picture)) for picture in pictures]
         shown = padded_box(np.stack(units), box, AIR)
         if settings.coordinates:
@@ -126,13 +132,14 @@ class View:
 
     def _mirror(self, shown: npt.NDArray[np.float32], settings: TranslatorSettings) -> npt.NDArray[np.float32]:
         """The same of the mirrored patient: pictures turned over, or sagittal ones in reverse order."""
-        across = self._axes[0] == _LEFT_RIGHT
+        across, images = self._axes[0] == _LEFT_RIGHT, settings.mr_channels
         if across:
-            mirrored = np.concatenate([shown[: settings.slices][::-1], shown[settings.slices :]])
+            stacks = [shown[first : first + settings.slices][::-1] for first in range(0, images, settings.slices)]
+            mirrored = np.concatenate([*stacks, shown[images:]])
         else:
             mirrored = np.ascontiguousarray(shown[..., ::-1])
         if settings.coordinates:
-            mirrored[settings.slices + _LEFT_RIGHT] *= -1
+            mirrored[images + _LEFT_RIGHT] *= -1
         return mirrored
 
     def _between(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:

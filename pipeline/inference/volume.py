@@ -103,7 +103,7 @@ def translate_volume(
             done += 1
             on_picture(done)
             if done % _RELEASED_EVERY == 0:
-                for array in (mean, squares, source.stored, source.mask, source.near):
+                for array in (mean, squares, source.stored, *source.more, source.mask, source.near):
                     release_pages(array)
         answers += len(own)
     return VolumeMaps(mean, squares, answers)

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,13 +42,14 @@ _JSON_LIMIT_BYTES = 1 << 20
 _LARGEST = {"size_px": 128, "channels": 4, "latent_size": 4096, "width": 1024, "slices": 5, "patch_px": 1024}
 """Largest numbers that settings may name: a network is built from them."""
 
-INPUT_FACTS = ("classes", "size_px", "pixel_mm", "modality", "channels", "unit", "ct_map", "spacing_mm")
+INPUT_FACTS = ("classes", "size_px", "pixel_mm", "modality", "channels", "unit", "ct_map", "spacing_mm", "sequences")
 """Facts of a prepared set that tell what a network must be fed."""
 
 _LONGEST_INPUT = 20_000
 _LARGEST_REFERENCE = 4096
 _MOST_CLASSES = 256
 _MOST_ATTRIBUTES = 32
+_MOST_SEQUENCES = 4
 _MOST_WORDS = 1024
 """Classes, attributes and levels together."""
 
@@ -187,8 +189,8 @@ def _check_networks(track: Track, model: Path, settings: dict[str, Any], files: 
         advice = "It may come from a newer scanloom: update, or ask for a model of your version."
         raise QuarantineError("BAD_SETTINGS", found, advice) from None
     _fit(files[f"{needed}.safetensors"], network)
-    if f"{optional}.safetensors" in files and track == "mr_to_ct":
-        _fit(files[f"{optional}.safetensors"], build())
+    if f"{optional}.safetensors" in files and isinstance(own, TranslatorSettings):
+        _fit(files[f"{optional}.safetensors"], _translator_builder(own, rng, back=True)())
     elif f"{optional}.safetensors" in files:
         _check_discriminator(model, files[f"{optional}.safetensors"], settings["family"])
 
@@ -214,8 +216,13 @@ def _lesion_builder(settings: LesionGeneratorSettings, rng: torch.Generator) -> 
     return lambda: build_lesion_generator(settings, rng)
 
 
-def _translator_builder(settings: TranslatorSettings, rng: torch.Generator) -> Callable[[], torch.nn.Module]:
-    return lambda: build_translator(settings, rng)
+def _translator_builder(
+    settings: TranslatorSettings, rng: torch.Generator, *, back: bool = False
+) -> Callable[[], torch.nn.Module]:
+    names = settings.sequences
+    if len(names) > _MOST_SEQUENCES or not all(re.fullmatch(CLASS_NAME, name) for name in names):
+        raise ValueError
+    return partial(build_translator, settings, rng, back=back)
 
 
 def _check_sizes(settings: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.lesion_gan.conditions import AttributeCode
 from models.lesion_gan.generator import DCGANGenerator
 from pipeline.errors import InputError, TrainingError
-from pipeline.trained_models import COORDINATE_CHANNELS, load_lesion_generator, load_translator
+from pipeline.trained_models import load_lesion_generator, load_translator
 
 LARGEST_DIFFERENCE = 1e-4
 """Largest difference, in network units of [-1, 1], at which a program counts as the network."""
@@ -52,7 +52,7 @@ def lesion_network(model: Path) -> tuple[nn.Module, dict[str, Tensor]]:
 def translator_network(model: Path) -> tuple[nn.Module, dict[str, Tensor]]:
     """The averaged MR-to-CT translator on the CPU, and two stacks for it."""
     network, settings = load_translator(model, _CPU)
-    channels = settings.slices + (COORDINATE_CHANNELS if settings.coordinates else 0)
+    channels = settings.channels
     rng = torch.Generator().manual_seed(0)
     return network, {"stack": torch.rand(2, channels, settings.patch_px, settings.patch_px, generator=rng) * 2 - 1}
 

@@ -15,6 +15,7 @@ from pipeline.catalog import Catalog
 from pipeline.errors import InputError
 from pipeline.intensity import CT_MAP, GREY_MAP
 from pipeline.prepare.mr_normalization import knots_of
+from pipeline.prepare.mr_sequences import mr_inputs
 from pipeline.prepare.mr_volumes import MRVolumes
 from pipeline.prepare.pairing import Pairing, Registrations
 from pipeline.prepare.volumes import PreparedVolume, prepare_ct_volume, prepare_grey_case
@@ -25,6 +26,15 @@ from pipeline.spreading import Spread, here
 
 _SIDES = ("MR", "CT")
 _Sides = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class _MRTask:
+    """Rows of an MR, of its further sequences, and of every CT of its subject."""
+
+    row: dict[str, Any]
+    others: Sequence[Mapping[str, Any]]
+    cts: Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,9 @@ def prepare_volume_set(
         "ct_map": {"knots_hu": list(knots.knots_hu), "knots_unit": list(knots.knots_unit)},
         "spacing_mm": list(settings.spacing_mm) if volumes.height else None,
     }
+    if settings.sequences:
+        _require_volumes(volumes, settings.sequences)
+        facts["sequences"] = list(settings.sequences)
     with VolumeSetWriter(folder) as writer:
         if volumes.height:
             facts |= _add_volumes(catalog, volumes, splits, settings, writer, folder, progress, spread)
@@ -137,22 +150,27 @@ def _add_volumes(
     An MR that cannot be scaled or resampled is left out; one whose CT cannot be registered stays, without a pair.
     """
     rows = volumes.sort("subject_id", "modality", "series_id").to_dicts()
-    left_out: dict[str, str] = {}
-    mr_rows = [row for row in rows if row["modality"] == "MR"]
+    all_mr = [row for row in rows if row["modality"] == "MR"]
+    inputs, left_out = mr_inputs(all_mr, settings.sequences, by_subject=settings.pair_by == "subject")
+    mr_rows = [row for row, _ in inputs]
     ct_rows = [row for row in rows if row["modality"] == "CT"]
     registrations = Registrations()
-    total = len(rows)
+    total = len(mr_rows) + len(ct_rows)
     with MRVolumes(catalog, settings, folder) as mr_volumes:
-        mr_volumes.fit([row for row in mr_rows if splits[row["subject_id"]] == "train"], spread)
-        tasks = [(row, [ct for ct in ct_rows if ct["subject_id"] == row["subject_id"]]) for row in mr_rows]
+        used = [row for first, others in inputs for row in (first, *others)]
+        mr_volumes.fit([row for row in used if splits[row["subject_id"]] == "train"], spread)
+        tasks = [
+            _MRTask(row, others, [ct for ct in ct_rows if ct["subject_id"] == row["subject_id"]])
+            for row, others in inputs
+        ]
         work = partial(_mr_case, mr_volumes, Pairing(catalog.without_rows(), settings))
-        for number, (row, case) in enumerate(zip(mr_rows, spread(work, tasks), strict=True), 1):
+        for number, ((row, others), case) in enumerate(zip(inputs, spread(work, tasks), strict=True), 1):
             progress("volumes", number, total)
             registrations.rows += case.tried
             if case.mr is None:
                 left_out[row["series_id"]] = case.left_out
                 continue
-            mr_number = _write(writer, row, splits, case.mr, own_grid=True)
+            mr_number = _write(writer, row, splits, case.mr, own_grid=True, others=others)
             if case.partner is not None:
                 ct_row, ct = case.partner
                 writer.link(mr_number, _write(writer, ct_row, splits, ct, own_grid=False))
@@ -160,11 +178,11 @@ def _add_volumes(
     for number, (row, ct) in enumerate(zip(ct_rows, volumes_of_ct, strict=True), len(mr_rows) + 1):
         _write(writer, row, splits, ct, own_grid=True)
         progress("volumes", number, total)
-    if len(left_out) == len(mr_rows):
+    if all(row["series_id"] in left_out for row in mr_rows):
         raise InputError(
             "At least one MR must be usable.",
             found="; ".join(sorted(set(left_out.values()))),
-            allowed="MR with contrast inside the body",
+            allowed=_usable(settings),
             change="Check the scans, or leave them out.",
         )
     if settings.registration != "none":
@@ -175,11 +193,26 @@ def _add_volumes(
     return facts | {"mr_normalization": mr_volumes.facts()}
 
 
-def _mr_case(mr_volumes: MRVolumes, pairing: Pairing, task: tuple[dict[str, Any], Sequence[dict[str, Any]]]) -> _MRCase:
-    """One MR and its CT; the task is the row of the MR, and those of every CT of its subject."""
-    row, own = task
+def _usable(settings: PrepareMRToCTSettings) -> str:
+    contrast = "MR with contrast inside the body"
+    return f"{contrast}, {' and '.join(settings.sequences)} of a subject registered" if settings.sequences else contrast
+
+
+def _require_volumes(volumes: pl.DataFrame, names: Sequence[str]) -> None:
+    if not volumes.height:
+        raise InputError(
+            "Several MR sequences can be one input where scans have geometry.",
+            found=f"sequences: [{', '.join(names)}] and slice pairs, which have no sequence",
+            allowed="DICOM or NIfTI volumes",
+            change="Set prepare.mr_to_ct.sequences=[].",
+        )
+
+
+def _mr_case(mr_volumes: MRVolumes, pairing: Pairing, task: _MRTask) -> _MRCase:
+    """One MR with its further sequences, and its CT."""
+    row, own = task.row, task.cts
     try:
-        mr = mr_volumes.prepare(row)
+        mr = mr_volumes.prepare(row, task.others)
     except InputError as error:
         return _MRCase(None, f"{error.rule} Found: {error.found}")
     tried: list[dict[str, Any]] = []
@@ -266,6 +299,7 @@ def _write(
     volume: PreparedVolume,
     *,
     own_grid: bool,
+    others: Sequence[Mapping[str, Any]] = (),
 ) -> int:
     affine = None if volume.grid is None else [float(value) for value in np.asarray(volume.grid.affine).ravel()]
     return writer.add(
@@ -282,7 +316,19 @@ def _write(
             "scan_affine": row["affine"],
             "lesion_classes": row["lesion_classes"],
         }
-        | (knots_of(volume.scale) if volume.scale else {}),
+        | (knots_of(volume.scale) if volume.scale else {})
+        | (_channels_of(volume, others) if others else {}),
         volume.slices,
         volume.mask,
+        [part.slices for part in volume.more],
     )
+
+
+def _channels_of(volume: PreparedVolume, others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Columns of the further sequences."""
+    knots = [knots_of(part.scale) for part in volume.more if part.scale]
+    return {
+        "channel_series": [other["series_id"] for other in others],
+        "channel_low": [own["mr_low"] for own in knots],
+        "channel_high": [own["mr_high"] for own in knots],
+    }

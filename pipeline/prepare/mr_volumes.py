@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,7 @@ from pipeline.catalog import Catalog
 from pipeline.errors import InputError
 from pipeline.geometry import Geometry
 from pipeline.prepare.mr_normalization import StandardHistogram, landmarks_of, sequence_of
+from pipeline.prepare.mr_sequences import require_shown
 from pipeline.prepare.volumes import CorrectedMR, PreparedVolume, corrected_mr, in_units
 from pipeline.settings import PrepareMRToCTSettings
 from pipeline.spreading import Spread, here
@@ -54,13 +56,19 @@ class MRVolumes:
             found.append((sequence_of(row), landmarks))
         self._standard = StandardHistogram.fit(found, self._settings.mr_percentiles)
 
-    def prepare(self, row: Mapping[str, Any]) -> PreparedVolume:
-        """One MR in units.
+    def prepare(self, row: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = ()) -> PreparedVolume:
+        """One MR in units, with its further sequences where several are one input.
 
         Raises:
-            InputError: it has no contrast, or a sequence that no training subject has.
+            InputError: one has no contrast, or a sequence that no training subject has, or does not show the body.
         """
-        return in_units(self._corrected(row), row, self._settings, self._standard)
+        first = self._corrected(row)
+        more = []
+        for other in others:
+            require_shown(self._catalog, other, first.grid, first.mask)
+            moved = corrected_mr(self._catalog, other, self._settings, first.grid)
+            more.append(in_units(moved, other, self._settings, self._standard))
+        return replace(in_units(first, row, self._settings, self._standard), more=tuple(more))
 
     def facts(self) -> dict[str, JsonValue]:
         """What the set keeps of the normalization."""

@@ -37,12 +37,14 @@ class PreparedVolume:
         mask: (K, H, W) uint8 body mask.
         grid: canonical prepared grid (i, j, k), None without geometry.
         scale: how MR intensities became units, None for CT.
+        more: the second and further sequences of an MR, where several are one input; on the same grid.
     """
 
     slices: npt.NDArray[np.int16]
     mask: npt.NDArray[np.uint8]
     grid: Geometry | None
     scale: MRMap | None
+    more: tuple["PreparedVolume", ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,23 @@ class CorrectedMR:
     grid: Geometry
 
 
-def corrected_mr(catalog: Catalog, row: Mapping[str, Any], settings: PrepareMRToCTSettings) -> CorrectedMR:
-    """Canonical orientation, N4, resampling and body mask of one MR volume."""
+def corrected_mr(
+    catalog: Catalog, row: Mapping[str, Any], settings: PrepareMRToCTSettings, target: Geometry | None = None
+) -> CorrectedMR:
+    """Canonical orientation, N4, resampling and body mask of one MR volume.
+
+    Args:
+        catalog: where it lies.
+        row: its catalog row.
+        settings: spacing and N4.
+        target: the grid to resample to; None takes the MR's own field of view.
+    """
     voxels, affine = catalog.volume(row)
     canonical, canonical_affine, _ = to_canonical(voxels, affine)
     native = Geometry(canonical.shape, canonical_affine)
     values = np.maximum(canonical.astype(np.float32), 0)
     corrected = correct_bias(values, mr_body_mask(values, native.spacing_mm).astype(bool), settings.n4)
-    grid = geometry_with_spacing(native, settings.spacing_mm)
+    grid = target or geometry_with_spacing(native, settings.spacing_mm)
     resampled = resample(corrected, canonical_affine, grid, antialias=True).astype(np.float32)
     return CorrectedMR(resampled, mr_body_mask(resampled, grid.spacing_mm).astype(bool), grid)
 

@@ -91,6 +91,7 @@ class MRToCTTraining:
             patch_px=settings.patch_px,
             blocks=settings.blocks,
             dimensions=settings.dimensions,
+            sequences=volumes.sequences,
         )
         self.step = MRToCTStep(self._build(rng, device), _step_settings(settings, volumes.facts), rng, ranks)
         self._probe_mr: Tensor | None = None
@@ -103,16 +104,13 @@ class MRToCTTraining:
     def _build(self, rng: torch.Generator, device: torch.device) -> MRToCTNetworks:
         settings = self._settings
         mr_to_ct = build_translator(self.model_settings, rng).to(device)
-        ct_to_mr = build_translator(self.model_settings, rng).to(device)
+        ct_to_mr = build_translator(self.model_settings, rng, back=True).to(device)
         registration = DeformationNetwork(settings.slices, rng).to(device)
-        return MRToCTNetworks(mr_to_ct, ct_to_mr, self._judge(rng), self._judge(rng), registration)
+        judges = self._judge(settings.slices, rng), self._judge(self.model_settings.mr_channels, rng)
+        return MRToCTNetworks(mr_to_ct, ct_to_mr, *judges, registration)
 
-    def _judge(self, rng: torch.Generator) -> Discriminator:
-        slices, width, scales = (
-            self._settings.slices,
-            self._settings.discriminator_width,
-            self._settings.discriminator_scales,
-        )
+    def _judge(self, slices: int, rng: torch.Generator) -> Discriminator:
+        width, scales = self._settings.discriminator_width, self._settings.discriminator_scales
         if self._settings.dimensions == 3:
             return VolumePatchDiscriminator(slices, rng, width=width).to(self._device)
         if scales == 1:
@@ -205,6 +203,7 @@ def _step_settings(settings: TrainMRToCTSettings, facts: Mapping[str, Any]) -> M
     }
     return MRToCTStepSettings(
         **same,
+        sequences=max(1, len(facts.get("sequences", ()))),
         learning_rate_generator=settings.learning_rate,
         learning_rate_discriminator=settings.learning_rate,
         warm_steps=-(-settings.warm_images // settings.batch_size),

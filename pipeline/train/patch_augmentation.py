@@ -48,21 +48,23 @@ class PatchAugmentation:
     def __call__(self, batch: MRToCTBatch, rng: torch.Generator) -> MRToCTBatch:
         """Changed copies of a batch; rows that are pairs are bent alike."""
         count, slices = len(batch.mr), batch.mr_mask.shape[1]
+        sequences = 1 + (batch.mr.shape[1] - batch.ct.shape[1]) // slices
         if self.shape > 0:
             mr_map, ct_map = (self._maps(count, batch.mr, rng) for _ in "ab")
             ct_map = torch.where(batch.paired[:, None, None, None], mr_map, ct_map)
             weak = None if batch.weak is None else _bent_images(batch.weak, mr_map)
             batch = replace(
                 batch,
-                mr=_bent(batch.mr, slices, mr_map),
+                mr=_bent(batch.mr, slices * sequences, mr_map),
                 ct=_bent(batch.ct, slices, ct_map),
                 mr_mask=_bent_mask(batch.mr_mask, mr_map),
                 ct_mask=_bent_mask(batch.ct_mask, ct_map),
                 weak=weak,
             )
         if self.look > 0:
-            looks = self._looks(batch.mr[:, :slices], batch.mr_mask, rng)
-            batch = replace(batch, mr=torch.cat([looks, batch.mr[:, slices:]], dim=1))
+            parts = torch.split(batch.mr[:, : slices * sequences], slices, dim=1)
+            looks = [self._looks(part, batch.mr_mask, rng) for part in parts]
+            batch = replace(batch, mr=torch.cat([*looks, batch.mr[:, slices * sequences :]], dim=1))
         return batch
 
     def _maps(self, count: int, like: Tensor, rng: torch.Generator) -> Tensor:

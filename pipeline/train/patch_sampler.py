@@ -114,12 +114,15 @@ class PatchSampler:
     def _cut(
         self, row: dict[str, Any], frame: BodyFrame, index: int, top: int, left: int, mirrored: bool
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Network input (k + c, P, P) and body mask (k, P, P) of one patch; outside the body CT is air."""
+        """Network input and body mask (k, P, P) of one patch; outside the body CT is air.
+
+        The input is (k + c, P, P), of an MR of s sequences (s k + c, P, P).
+        """
         side = self._settings.patch_px
         stack = neighbors(index, self._settings.slices, row["slices"])
         mask = window(self._set.mask(row), stack, top, left, side, 0).astype(np.float32)
         air = _STORED_AIR["MR"] if row["modality"] == "MR" else self._ct_air
-        stored = window(self._set.voxels(row), stack, top, left, side, air)
+        stored = np.concatenate([window(part, stack, top, left, side, air) for part in self._set.channels(row)])
         if row["modality"] == "MR":
             units = from_int16(stored)
         else:

@@ -200,8 +200,8 @@ def score_translators(models: list[Path], prepared: Path, settings: RunSettings)
     return float(errors[0] / voxels), float(errors[1] / voxels)
 
 
-def _inputs(model: TranslatorSettings) -> tuple[int, bool, int, int]:
-    return model.slices, model.coordinates, model.patch_px, model.dimensions
+def _inputs(model: TranslatorSettings) -> tuple[int, bool, int, int, tuple[str, ...]]:
+    return model.slices, model.coordinates, model.patch_px, model.dimensions, model.sequences
 
 
 SCORES: dict[ModelStage, Callable[[list[Path], Path, RunSettings], tuple[float, float]]] = {

@@ -33,9 +33,10 @@ class CaseSource:
     unit: str
 
     def back(self, pseudo_ct: npt.NDArray[np.int16]) -> SourceVolume:
-        """The pseudo-CT as what is translated back."""
+        """The pseudo-CT as what is translated back: once for each MR sequence."""
         mr = self.volume
-        return SourceVolume(pseudo_ct, mr.mask, mr.near, self.ct_map.encode, mr.spacing_mm)
+        more = (pseudo_ct,) * len(mr.more)
+        return SourceVolume(pseudo_ct, mr.mask, mr.near, self.ct_map.encode, mr.spacing_mm, more)
 
 
 def case_source(volumes: VolumeSet, row: Mapping[str, Any], scratch: Path | None = None) -> CaseSource:
@@ -51,9 +52,9 @@ def case_source(volumes: VolumeSet, row: Mapping[str, Any], scratch: Path | None
     knots = volumes.facts["ct_map"]
     ct_map = PiecewiseLinearMap(tuple(knots["knots_hu"]), tuple(knots["knots_unit"]))
     spacing = slice_spacing(volumes.facts)
-    return CaseSource(
-        SourceVolume(volumes.voxels(row), mask, near, from_int16, spacing), ct_map, str(volumes.facts["unit"])
-    )
+    first, *more = volumes.channels(row)
+    volume = SourceVolume(first, mask, near, from_int16, spacing, tuple(more))
+    return CaseSource(volume, ct_map, str(volumes.facts["unit"]))
 
 
 def near_body(mask: npt.NDArray[np.uint8], scratch: Path | None) -> npt.NDArray[np.bool_]:

@@ -258,3 +258,49 @@ def test_missing_networks_and_batches_that_do_not_fit_are_refused() -> None:
         build().step(replace(batch(), mr_mask=batch().mr_mask[:, :, :28]))
     with pytest.raises(ValueError, match="1 pairs in a batch of 2"):
         build(MRToCTStepSettings("paired")).step(replace(batch(), paired=torch.tensor([True, False])))
+
+
+def two_sequences(slices: int = 1, context: int = 3) -> MRToCTNetworks:
+    rng = torch.Generator().manual_seed(0)
+    channels = 2 * slices + context
+    return MRToCTNetworks(
+        UNetGenerator(channels, slices, rng, width=4, depth=2),
+        UNetGenerator(channels, 2 * slices, rng, width=4, depth=2),
+        PatchDiscriminator(slices, rng, width=4),
+        PatchDiscriminator(2 * slices, rng, width=4),
+    )
+
+
+def two_sequence_batch(seed: int = 5) -> MRToCTBatch:
+    plain = batch(context=3, seed=seed)
+    second = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(seed + 1)) * 2 - 1
+    return replace(plain, mr=torch.cat([plain.mr[:, :1], second, plain.mr[:, 1:]], dim=1))
+
+
+def test_terms_of_two_sequences_are_those_of_networks_called_by_hand() -> None:
+    networks, given = two_sequences(), two_sequence_batch()
+    there, back = deepcopy(networks.mr_to_ct), deepcopy(networks.ct_to_mr)
+    assert back is not None
+    settings = MRToCTStepSettings("mixed", sequences=2)
+    terms = MRToCTStep(networks, settings, torch.Generator().manual_seed(1)).step(given)
+    ct, place = given.ct[:, :1], given.ct[:, 1:]
+    mr, mr_place = given.mr[:, :2], given.mr[:, 2:]
+    with torch.no_grad():
+        pseudo_ct, pseudo_mr = there(given.mr), back(torch.cat([ct, ct, place], dim=1))
+        wanted = {
+            "cycle_mr": back(torch.cat([pseudo_ct, pseudo_ct, mr_place], dim=1)) - mr,
+            "cycle_ct": there(torch.cat([pseudo_mr, place], dim=1)) - ct,
+            "identity_ct": there(torch.cat([ct, ct, place], dim=1)) - ct,
+            "identity_mr": back(given.mr) - mr,
+        }
+    assert pseudo_mr.shape[1] == 2
+    for name, difference in wanted.items():
+        assert torch.allclose(terms[name], difference.abs().mean(), atol=1e-5), name
+
+
+def test_one_sequence_too_few_is_refused() -> None:
+    step = MRToCTStep(two_sequences(), MRToCTStepSettings(sequences=2), torch.Generator())
+    with pytest.raises(ValueError, match="s = 2 sequences"):
+        step.step(batch(context=3))
+    with pytest.raises(ValueError, match="once for CT and once for each sequence"):
+        MRToCTStep(two_sequences(), MRToCTStepSettings(), torch.Generator())

@@ -41,8 +41,11 @@ def image_set(folder: Path, per_class: int = 6) -> ImageSet:
     return read_image_set(folder)
 
 
-def volume_set(folder: Path, subjects: int = 3) -> VolumeSet:
-    """Ellipses of different size: MR and registered CT, (4, 40, 36) each."""
+def volume_set(folder: Path, subjects: int = 3, sequences: tuple[str, ...] = ()) -> VolumeSet:
+    """Ellipses of different size: MR and registered CT, (4, 40, 36) each.
+
+    With two ``sequences`` the second one alone shows bone, as bright; the first is the same wherever there is body.
+    """
     writer = VolumeSetWriter(folder)
     rows, columns = np.mgrid[:40, :36]
     for number in range(subjects):
@@ -50,6 +53,9 @@ def volume_set(folder: Path, subjects: int = 3) -> VolumeSet:
         mask = np.repeat(body[None], 4, 0).astype(np.uint8)
         ct = np.where(mask, 40 + 300 * (columns > 18), -1000).astype(np.int16)
         mr = to_int16(np.where(mask, 0.4 - 0.9 * (columns > 18), -1))
+        more: list[np.ndarray] = []
+        if sequences:
+            mr, more = to_int16(np.where(mask, 0.4, -1.0)), [to_int16(np.where(mask, 0.5 * (columns > 18), -1))]
         shared = {
             "subject_id": f"s{number}",
             "split": "train",
@@ -58,12 +64,15 @@ def volume_set(folder: Path, subjects: int = 3) -> VolumeSet:
             "mr_low": 0.0,
             "mr_high": 1.0,
         }
-        first = writer.add(shared | {"modality": "MR", "series_id": f"m{number}", "own_grid": True}, mr, mask)
+        told = {"channel_series": [f"n{number}"], "channel_low": [0.0], "channel_high": [1.0]} if sequences else {}
+        row = shared | told | {"modality": "MR", "series_id": f"m{number}", "own_grid": True}
+        first = writer.add(row, mr, mask, more)
         second = writer.add(shared | {"modality": "CT", "series_id": f"c{number}", "own_grid": False}, ct, mask)
         writer.link(first, second)
         writer.add(shared | {"modality": "CT", "series_id": f"c{number}", "own_grid": True}, ct, mask)
     knots = {"knots_hu": list(CT_MAP.knots_hu), "knots_unit": list(CT_MAP.knots_unit)}
-    writer.close({"unit": "HU", "ct_map": knots, "spacing_mm": [2.0, 2.0, 4.0]})
+    facts = {"unit": "HU", "ct_map": knots, "spacing_mm": [2.0, 2.0, 4.0]}
+    writer.close(facts | ({"sequences": list(sequences)} if sequences else {}))
     return read_volume_set(folder)
 
 
