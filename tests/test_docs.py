@@ -45,6 +45,7 @@ PAGES = [
     "docs/synthesize.md",
     "docs/lesions-in-hosts.md",
     "docs/translate.md",
+    "docs/mr-sequences.md",
     "docs/evaluation.md",
     "docs/evaluate-others.md",
     "docs/report.md",
