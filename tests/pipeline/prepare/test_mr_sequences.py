@@ -11,7 +11,7 @@ from pipeline.phantom import PhantomGrid, phantom_subject
 from pipeline.prepare.mr_to_ct import prepare_volume_set
 from pipeline.prepared_set import from_slices, read_volume_set
 from pipeline.records import silent
-from pipeline.settings import PrepareMRToCTSettings
+from pipeline.settings import PrepareMRToCTSettings, RunSettings
 
 GRID = PhantomGrid((56, 66, 23), (4.0, 4.0, 7.0), (11.0, 14.0))
 FRAME = {"frame_of_reference_uid": "1.2"}
@@ -144,3 +144,10 @@ def test_a_set_without_sequences_is_written_as_before(maker, tmp_path, t1, t2):
     assert facts["mr_volumes"] == 2
     assert "sequences" not in volumes.facts
     assert not any(name.startswith("channel") for name in volumes.table.columns)
+
+
+def test_networks_of_three_dimensions_take_one_sequence():
+    several = {"prepare": {"mr_to_ct": {"sequences": ["T1", "T2"]}}}
+    RunSettings.model_validate(several)
+    with pytest.raises(ValidationError, match="dimensions: 3 takes one MR"):
+        RunSettings.model_validate(several | {"train": {"mr_to_ct": {"dimensions": 3, "slices": 16}}})
