@@ -134,7 +134,15 @@ def _synthesize_lesions(call: Call, records: Records) -> StageRecord:
 
     prepared, trained = records["prepare_lesions"], records["train_lesions"]
     others = [_train_again(call, prepared, seed) for seed in call.settings.generate.lesions.ensemble]
-    return synthesize_lesions(call.workspace, call.settings, prepared, trained, others=others, progress=call.progress)
+    return synthesize_lesions(
+        call.workspace,
+        call.settings,
+        prepared,
+        trained,
+        others=others,
+        progress=call.progress,
+        spread=call.spread,
+    )
 
 
 def _train_again(call: Call, prepared: StageRecord, seed: int) -> StageRecord:
@@ -175,6 +183,7 @@ def _evaluate_lesions(call: Call, records: Records) -> StageRecord:
         catalog=records["ingest"],
         trained=records["train_lesions"],
         progress=call.progress,
+        spread=call.spread,
     )
 
 

@@ -32,8 +32,8 @@ AHEAD = 2
 """Items a worker that are at work or wait to be written; bounds memory."""
 
 CONNECT_S = 20
-_MODULES = ("pipeline.ingest.stage", "pipeline.prepare.stage", "pipeline.evaluate.stage")
-_LIBRARIES = ("numpy", "scipy", "simpleitk", "scikit-image", "nibabel", "pydicom", "polars", "pillow")
+_MODULES = ("pipeline.ingest.stage", "pipeline.prepare.stage", "pipeline.generate.stage", "pipeline.evaluate.stage")
+_LIBRARIES = ("numpy", "scipy", "simpleitk", "scikit-image", "nibabel", "pydicom", "polars", "pillow", "torch")
 
 _OWN_WORKERS = {
     "distributed.worker.daemon": False,  # a worker starts the limited process that parses, which a daemon may not

@@ -95,14 +95,17 @@ def synthesize(
         typer.Option("--query", "-q", help="The recipe in words, e.g. '40 small meningioma and 20 pituitary'."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether --query was read rightly.")] = False,
+    engine: EngineOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Make a cohort of synthetic lesions by recipe, from the settings or in words."""
-    options = options_of(workspace, config, overrides, device, debug)
+    options = options_of(workspace, config, overrides, device, debug, engine)
     if model is None and query is None:
         take_steps(options, ("synthesize_lesions",), input_folder)
         return
     with reported(debug):
+        if model is not None and engine is not None:
+            raise typer.BadParameter("--engine is for the workspace's own model; an imported one works in this process")
         if model is not None and query is not None:
             raise typer.BadParameter("--query speaks of the workspace's own model; give a recipe with --set instead")
         if query is not None:

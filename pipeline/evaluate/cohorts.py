@@ -1,6 +1,7 @@
 """The images that a lesion evaluation compares: real ones by split, synthetic ones, all in network units."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.intensity import from_int16
-from pipeline.prepared_set import ImageSet
+from pipeline.prepared_set import ImageSet, read_image_set
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,33 @@ def load_study(prepared: ImageSet, cohort: Path) -> Study:
     )
     test = _real(prepared, ("test",))
     return Study(names, _real(prepared, ("train",)), _real(prepared, ("validation", "test")), test, synthetic)
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """Where a study lies, for a process that has it not in memory.
+
+    Attributes:
+        prepared: folder of the prepared set.
+        cohort: folder of the cohort.
+        left_out: rows of the cohort that take no part.
+    """
+
+    prepared: Path
+    cohort: Path
+    left_out: tuple[int, ...]
+
+    def load(self) -> Study:
+        """The study; the last one is kept."""
+        return _loaded(self)
+
+
+@lru_cache(maxsize=1)
+def _loaded(files: StudyFiles) -> Study:
+    whole = load_study(read_image_set(files.prepared), files.cohort)
+    kept = np.ones(len(whole.synthetic), np.bool_)
+    kept[list(files.left_out)] = False
+    return replace(whole, synthetic=whole.synthetic.part(kept))
 
 
 def _real(prepared: ImageSet, splits: tuple[str, ...]) -> Cohort:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.evaluate.cohorts import Study, load_study
+import numpy as np
+
+from pipeline.evaluate.cohorts import Study, StudyFiles, load_study
 from pipeline.evaluate.extractor_files import load_extractor
 from pipeline.evaluate.fidelity import fidelity_rows, ranking_disagreements
 from pipeline.evaluate.fidelity_tables import distance_table, fidelity_table
@@ -23,6 +25,7 @@ from pipeline.prepared_set import ImageSet
 from pipeline.records import ProgressCallback
 from pipeline.results import Cell, Column, Headline, Results, ResultTable, Verdict
 from pipeline.settings import EvaluateLesionsSettings
+from pipeline.spreading import Spread, here
 
 
 def evaluate_cohort(
@@ -36,6 +39,8 @@ def evaluate_cohort(
     catalogs: Mapping[str, Path] | None = None,
     model: Path | None = None,
     device: str = "cpu",
+    spread: Spread = here,
+    prepared_folder: Path | None = None,
 ) -> Results:
     """Evaluate a cohort and write the release gate into ``folder``. Flagged copies take no part in the other scores.
 
@@ -49,6 +54,8 @@ def evaluate_cohort(
         catalogs: as `read_origins`; None where studies and subgroups are unknown.
         model: model folder of the GAN; None where it is not at hand.
         device: where classifiers are trained.
+        spread: where the arms' classifiers are trained, if that is on a CPU, and the folder of ``prepared`` is told.
+        prepared_folder: of ``prepared``.
     """
     origins = read_origins(prepared, catalogs) if catalogs else None
     audit = audit_leakage(prepared, seed, None if origins is None else origins[STUDY])
@@ -58,7 +65,9 @@ def evaluate_cohort(
     study = replace(whole, synthetic=whole.synthetic.part(~gate.flags))
     if len(study.class_names) == 1:
         return _of_one_class(study, gate, audit, settings, seed, progress)
-    utility = run_arms(study, settings, seed, progress, model=model, device=device)
+    flagged = tuple(np.flatnonzero(gate.flags).tolist())
+    files = None if prepared_folder is None else StudyFiles(prepared_folder, cohort, flagged)
+    utility = run_arms(study, settings, seed, progress, model=model, device=device, spread=spread, files=files)
     extractors: list[Extractor] = [TextureExtractor(), ClassifierExtractor(utility.real_models[0])]
     extractors += [load_extractor(own) for own in settings.extractors]
     privacy = privacy_rows(study, extractors[0], settings, seed)

@@ -42,6 +42,7 @@ def evaluate_lesions(
     catalog: StageRecord | None = None,
     trained: StageRecord | None = None,
     progress: ProgressCallback = silent,
+    spread: Spread = here,
 ) -> StageRecord:
     """Put a synthetic cohort to the test; output is a `pipeline.results.Results` and the release gate.
 
@@ -53,6 +54,7 @@ def evaluate_lesions(
         catalog: of `ingest`; without it, studies are not audited and subgroups not scored.
         trained: of `train_lesions`; without it, the arm on the discriminator is left out.
         progress: where to report progress.
+        spread: where classifiers are trained, if that is on a CPU.
     """
     seeded = seeded_lesions(settings)
 
@@ -67,6 +69,8 @@ def evaluate_lesions(
             catalogs={"": context.inputs["catalog"]} if catalog else None,
             model=context.inputs["trained"] / "model" if trained else None,
             device=seeded.device,
+            spread=spread,
+            prepared_folder=None if spread is here else context.inputs["prepared"],
         )
         return finish(context, results)
 

@@ -6,7 +6,7 @@ copies of real images as ``real_synthetic`` adds synthetic ones, so that a gain 
 may serve a classifier without one synthetic image (Radford et al., ICLR 2016, section 5).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +16,11 @@ import torch
 from models.lesion_gan.backbone import BackboneClassifier
 from pipeline.classifier import Augment, Classifier, Judge, fit_classifier, predict, train_classifier
 from pipeline.classifier_augmentation import ClassicalAugmentation
-from pipeline.evaluate.cohorts import Cohort, Study
+from pipeline.evaluate.cohorts import Cohort, Study, StudyFiles
 from pipeline.evaluate.utility_scores import Array, Utility
 from pipeline.records import ProgressCallback
 from pipeline.settings import EvaluateLesionsSettings
+from pipeline.spreading import Spread, here
 from pipeline.trained_models import load_backbone
 
 BACKBONE_ARM = "real_backbone"
@@ -49,6 +50,8 @@ def run_arms(
     *,
     model: Path | None = None,
     device: str = "cpu",
+    spread: Spread = here,
+    files: StudyFiles | None = None,
 ) -> Utility:
     """Train every arm with every seed. An arm whose training set lacks a class or its own images is left out.
 
@@ -59,20 +62,45 @@ def run_arms(
         progress: told after every classifier.
         model: model folder of the GAN, for the arm ``real_backbone``; None leaves that arm out without a word.
         device: where classifiers are trained; they come back to the CPU.
+        spread: where they are trained, if that is on a CPU, and ``files`` say where other processes find the study.
+        files: of the study.
     """
     arms, left_out = _arms(study, settings, seed, model, device)
+    order = [(name, number) for name in arms for number in range(settings.seeds)]
+    if files is None or device != "cpu":
+        answers: Iterator[tuple[Array, Classifier | None]] = (_one(arms, study, seed, *each) for each in order)
+    else:
+        answers = spread(partial(_one_of_files, files, settings, seed, model, torch.get_num_threads()), order)
     probabilities: dict[str, list[Array]] = {}
     real_models: list[Classifier] = []
-    done, total = 0, len(arms) * settings.seeds
-    for name, learn in arms.items():
-        for number in range(settings.seeds):
-            judge = learn(seed + number)
-            probabilities.setdefault(name, []).append(_answers(judge, study))
-            if name == "real" and not isinstance(judge, BackboneClassifier):
-                real_models.append(judge.cpu())
-            done += 1
-            progress("classifiers trained", done, total)
+    for done, ((name, _), (answer, judge)) in enumerate(zip(order, answers, strict=True), 1):
+        probabilities.setdefault(name, []).append(answer)
+        if judge is not None:
+            real_models.append(judge)
+        progress("classifiers trained", done, len(order))
     return Utility(probabilities, real_models, left_out)
+
+
+def _one(arms: dict[str, Learn], study: Study, seed: int, name: str, number: int) -> tuple[Array, Classifier | None]:
+    """What one classifier answers on the test images; the classifier itself for the arm ``real``."""
+    judge = arms[name](seed + number)
+    answers = np.asarray(predict(judge, study.test.images).double().numpy())
+    return answers, judge.cpu() if name == "real" and not isinstance(judge, BackboneClassifier) else None
+
+
+def _one_of_files(
+    files: StudyFiles,
+    settings: EvaluateLesionsSettings,
+    seed: int,
+    model: Path | None,
+    threads: int,
+    which: tuple[str, int],
+) -> tuple[Array, Classifier | None]:
+    """The same in a process that has only the files; another number of threads would add in another order."""
+    torch.set_num_threads(threads)
+    study = files.load()
+    arms, _ = _arms(study, settings, seed, model, "cpu")
+    return _one(arms, study, seed, *which)
 
 
 def _arms(
@@ -121,10 +149,6 @@ def _learn_on_backbone(
         learning_rate=_BACKBONE_LEARNING_RATE[settings.discriminator_arm],
     )
     return judge
-
-
-def _answers(judge: Judge, study: Study) -> Array:
-    return np.asarray(predict(judge, study.test.images).double().numpy())
 
 
 def trained(

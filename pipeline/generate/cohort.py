@@ -10,8 +10,10 @@ A cohort that is stopped goes on from its last batch: batches lie in ``parts/`` 
 import io
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,35 @@ from pipeline.files import sha256_json, write_bytes, write_json
 from pipeline.generate.cohort_filter import ACCEPTED, MEMORIZED, OUT_OF_MANIFOLD, CohortFilter
 from pipeline.generate.ensemble import Ensemble, Member
 from pipeline.generate.recipe import SEED_SPACING, counts_by_class, resolve_recipe
-from pipeline.generate_settings import CohortLine, GenerateLesionsSettings
+from pipeline.generate_settings import CohortFilterSettings, CohortLine, GenerateLesionsSettings
 from pipeline.intensity import from_int16
 from pipeline.lesion_attributes import ATTRIBUTE_PREFIX
-from pipeline.prepared_set import IMAGES_ARRAY, ImageSet
+from pipeline.prepared_set import IMAGES_ARRAY, ImageSet, read_image_set
 from pipeline.records import ProgressCallback
+from pipeline.spreading import Spread, here
 
 COHORT_TABLE, COHORT_FACTS = "cohort.parquet", "cohort.json"
 _BATCH = 64
 _PARTS = "parts"
+
+
+_Rows = list[dict[str, Any]]
+_Candidates = tuple[npt.NDArray[np.int16], list[str]]
+
+
+@dataclass(frozen=True)
+class CohortFiles:
+    """What other processes need to make candidates.
+
+    Attributes:
+        members: the generators.
+        prepared: folder of the real images that the filter is calibrated on; None without a filter.
+        filter: its settings.
+    """
+
+    members: tuple[Member, ...]
+    prepared: Path | None
+    filter: CohortFilterSettings
 
 
 @dataclass
@@ -53,6 +75,8 @@ def make_cohort(
     folder: Path,
     progress: ProgressCallback,
     prepared: ImageSet | None = None,
+    spread: Spread = here,
+    prepared_folder: Path | None = None,
 ) -> dict[str, Any]:
     """Write ``images.npy``, ``cohort.parquet`` and ``cohort.json``.
 
@@ -67,6 +91,8 @@ def make_cohort(
         folder: output; the parts of a stopped cohort in it are gone on with.
         progress: counted in images.
         prepared: the real images that the filter is calibrated on; needed where it is active.
+        spread: where candidates are made; elsewhere than here on a CPU only.
+        prepared_folder: of ``prepared``, for processes elsewhere.
 
     Returns:
         Facts: images, per_class, candidates, rejected by reason, models.
@@ -80,7 +106,12 @@ def make_cohort(
     judge = None
     if settings.filter.active and prepared is not None:
         judge = CohortFilter.fit(prepared, settings.filter)
-    maker = _Maker(ensemble, settings, judge, (seed if settings.seed is None else settings.seed) * SEED_SPACING, folder)
+    first = (seed if settings.seed is None else settings.seed) * SEED_SPACING
+    if spread is here or device.type != "cpu":
+        maker = _Maker(ensemble, settings, judge, first, folder, here, None)
+    else:
+        files = CohortFiles(tuple(members), None if judge is None else prepared_folder, settings.filter)
+        maker = _Maker(ensemble, settings, judge, first, folder, spread, files)
     total, tallies, offset = sum(line.count for line in lines), list[_Tally](), 0
     for number, line in enumerate(lines):
         done = sum(len(tally.rows) for tally in tallies)
@@ -102,6 +133,8 @@ class _Maker:
     judge: CohortFilter | None
     first_seed: int
     folder: Path
+    spread: Spread
+    files: CohortFiles | None
 
     @property
     def attempts(self) -> int:
@@ -114,10 +147,8 @@ class _Maker:
         Raises:
             InputError: the candidates are used up first.
         """
-        tally, start, limit = _Tally(), 0, line.count * self.attempts
-        while len(tally.rows) < line.count and start < limit:
-            rows = [self._row(line, offset + i) for i in range(start, min(start + _BATCH, limit))]
-            images, verdicts = self._batch(self.folder / _PARTS / f"{number:05d}-{start:08d}.npz", rows)
+        tally = _Tally()
+        for rows, (images, verdicts) in self._batches(number, line, offset):
             for row, image, verdict in zip(rows, images, verdicts, strict=True):
                 if len(tally.rows) == line.count:
                     break
@@ -125,8 +156,9 @@ class _Maker:
                 if verdict == ACCEPTED:
                     tally.rows.append(row)
                     tally.images.append(image)
-            start += len(rows)
             progress(len(tally.rows))
+            if len(tally.rows) == line.count:
+                break
         if len(tally.rows) < line.count:
             shutil.rmtree(self.folder / _PARTS)
             raise _used_up(line, tally)
@@ -155,21 +187,57 @@ class _Maker:
                 drawn[attribute.name] = value if isinstance(value, str) else value[0] + share * (value[1] - value[0])
         return drawn
 
-    def _batch(self, path: Path, rows: Sequence[dict[str, Any]]) -> tuple[npt.NDArray[np.int16], Sequence[str]]:
-        """Images and verdicts of candidates, from an earlier try where there was one."""
-        if path.is_file():
-            stored = np.load(path, allow_pickle=False)
-            return stored["images"], stored["verdicts"].tolist()
-        images = self.ensemble.images(rows)
-        verdicts = [ACCEPTED] * len(rows)
-        if self.judge is not None:
-            index = self.ensemble.settings.classes.index(rows[0]["lesion_class"])
-            verdicts = self.judge.judge(from_int16(images), index)
-        path.parent.mkdir(exist_ok=True)
-        content = io.BytesIO()
-        np.savez(content, images=images, verdicts=np.asarray(verdicts))
-        write_bytes(path, content.getvalue())
-        return images, verdicts
+    def _batches(self, number: int, line: CohortLine, offset: int) -> Iterator[tuple[_Rows, _Candidates]]:
+        """Candidates in order: those of an earlier try, then new ones, which are kept for a later try."""
+        limit = line.count * self.attempts
+
+        def rows_from(start: int) -> _Rows:
+            return [self._row(line, offset + i) for i in range(start, min(start + _BATCH, limit))]
+
+        def part(start: int) -> Path:
+            return self.folder / _PARTS / f"{number:05d}-{start:08d}.npz"
+
+        start = 0
+        while start < limit and part(start).is_file():
+            stored = np.load(part(start), allow_pickle=False)
+            yield rows_from(start), (stored["images"], stored["verdicts"].tolist())
+            start += _BATCH
+        starts = range(start, limit, _BATCH)
+        asked, shown = tee(map(rows_from, starts))
+        for begin, rows, made in zip(starts, shown, self.spread(self._work(), asked), strict=True):
+            part(begin).parent.mkdir(exist_ok=True)
+            content = io.BytesIO()
+            np.savez(content, images=made[0], verdicts=np.asarray(made[1]))
+            write_bytes(part(begin), content.getvalue())
+            yield rows, made
+
+    def _work(self) -> Callable[[_Rows], _Candidates]:
+        if self.files is None:
+            return partial(_candidates, self.ensemble, self.judge)
+        return partial(_candidates_of_files, self.files, torch.get_num_threads())
+
+
+def _candidates(ensemble: Ensemble, judge: CohortFilter | None, rows: _Rows) -> _Candidates:
+    """Images and verdicts of the candidates of one class."""
+    images = ensemble.images(rows)
+    if judge is None:
+        return images, [ACCEPTED] * len(rows)
+    index = ensemble.settings.classes.index(rows[0]["lesion_class"])
+    return images, judge.judge(from_int16(images), index)
+
+
+def _candidates_of_files(files: CohortFiles, threads: int, rows: _Rows) -> _Candidates:
+    """The same in a process that has only the files; another number of threads would add in another order."""
+    torch.set_num_threads(threads)
+    return _candidates(*_loaded(files), rows)
+
+
+@lru_cache(maxsize=1)
+def _loaded(files: CohortFiles) -> tuple[Ensemble, CohortFilter | None]:
+    ensemble = Ensemble(files.members, torch.device("cpu"))
+    if files.prepared is None:
+        return ensemble, None
+    return ensemble, CohortFilter.fit(read_image_set(files.prepared), files.filter)
 
 
 def _write(

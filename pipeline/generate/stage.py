@@ -14,6 +14,7 @@ from pipeline.generate.translation import translate_cases
 from pipeline.prepared_set import read_image_set
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.settings import GenerateLesionsSettings, GenerateMRToCTSettings, RunSettings
+from pipeline.spreading import Spread, here
 from pipeline.stage_runner import Stage, StageContext, run_stage
 from pipeline.trained_models import lesion_generator_settings, model_hash
 from pipeline.workspace import Workspace
@@ -44,6 +45,7 @@ def synthesize_lesions(
     *,
     others: Sequence[StageRecord] = (),
     progress: ProgressCallback = silent,
+    spread: Spread = here,
 ) -> StageRecord:
     """Make the synthetic cohort that the recipe asks for; a killed one goes on from its last batch.
 
@@ -54,6 +56,7 @@ def synthesize_lesions(
         trained: the run's own training.
         others: further trainings of an ensemble, in the order of ``generate.lesions.ensemble``.
         progress: counted in images.
+        spread: where candidates are made, if that is on a CPU.
 
     Raises:
         InputError: the recipe asks for what the model does not know, or its filter rejects too much.
@@ -78,7 +81,17 @@ def synthesize_lesions(
         members = [Member(folder, model_hash(folder)) for folder in folders]
         device = torch.device(seeded.device)
         real = None if prepared is None else read_image_set(context.inputs["prepared"])
-        facts = make_cohort(members, seeded.lesions, seeded.seed, device, context.folder, context.progress, real)
+        facts = make_cohort(
+            members,
+            seeded.lesions,
+            seeded.seed,
+            device,
+            context.folder,
+            context.progress,
+            real,
+            spread,
+            context.inputs.get("prepared"),
+        )
         return facts | {"model_sha256": members[0].sha256}
 
     turn = turn_on(choose_device(settings.device), settings.device_turns)

@@ -88,13 +88,15 @@ _FEW = (
     "train.mr_to_ct.grid_every_images=8",
     "evaluate.mr_to_ct.bootstrap=100",
     "prepare.mr_to_ct.mr_normalization=landmarks",
+    "train.lesions.images=32",
+    "generate.lesions.per_class=80",
 )
 
 
 def _outputs(folder: Path, scans: Path, spread: Spread) -> dict[str, str]:
     workspace = Workspace.open(folder, bytes(range(32)))
     chain = Chain(Call(workspace, load(find_preset("smoke"), _FEW), scans, spread=spread))
-    for name in chain.path_to(("prepare_lesions", "evaluate_mr_to_ct")):
+    for name in chain.path_to(("evaluate_lesions", "evaluate_mr_to_ct")):
         chain.take(name)
     return tree(folder)
 
@@ -118,6 +120,9 @@ def test_two_workers_make_the_bytes_that_one_process_makes(tmp_path: Path) -> No
         "ingest",
         "prepare_lesions",
         "prepare_mr_to_ct",
+        "synthesize_lesions",
+        "evaluate_lesions",
         "evaluate_mr_to_ct",
     }
-    assert {"_all_of", "_cut", "_mr_case", "_ct_volume", "_scored"} <= set(used)
+    works = {"_all_of", "_cut", "_mr_case", "_ct_volume", "_scored", "_candidates_of_files", "_one_of_files"}
+    assert works <= set(used)

@@ -21,6 +21,7 @@ from pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 STRACE = shutil.which("strace")
+TRACED = ("strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=socket,connect", "-o")
 SETTINGS = ("--set", "tracks=[lesions]", "--set", "train.lesions.images=2048")
 pytestmark = [pytest.mark.slow]
 
@@ -31,10 +32,10 @@ class Runs:
     def __init__(self, folder: Path, scans: Path) -> None:
         self.folder, self.scans, self.workspace = folder, scans, folder / "work"
 
-    def begin(self, *before: str) -> subprocess.Popen[str]:
+    def begin(self, *before: str, settings: tuple[str, ...] = SETTINGS) -> subprocess.Popen[str]:
         """Start `scanloom run`, under another command where one is given."""
         script = "from flows.command_line import main; main()"
-        where = ("--input", str(self.scans), "--workspace", str(self.workspace), *SETTINGS)
+        where = ("--input", str(self.scans), "--workspace", str(self.workspace), *settings)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SCANLOOM_"))}
         return subprocess.Popen(
             [*before, sys.executable, "-c", script, "run", "smoke", *where],
@@ -74,8 +75,7 @@ def runs(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 def undisturbed(runs: Runs) -> dict[str, str]:
     """Every file of a run that nobody disturbed; it is traced where that is possible."""
     runs.fresh()
-    trace = ("strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=socket,connect")
-    process = runs.begin(*trace, "-o", str(runs.folder / "trace")) if STRACE else runs.begin()
+    process = runs.begin(*TRACED, str(runs.folder / "trace")) if STRACE else runs.begin()
     said, complained = process.communicate(timeout=1800)
     assert process.returncode == 0, said + complained
     return _outputs(runs)
@@ -83,7 +83,22 @@ def undisturbed(runs: Runs) -> dict[str, str]:
 
 @pytest.mark.skipif(STRACE is None, reason="needs strace")
 def test_nothing_leaves_the_loopback(runs: Runs, undisturbed: dict[str, str]) -> None:
-    lines = (runs.folder / "trace").read_text(encoding="utf-8", errors="replace").splitlines()
+    require_loopback_alone(runs.folder / "trace")
+
+
+@pytest.mark.skipif(STRACE is None, reason="needs strace")
+def test_nothing_leaves_the_loopback_on_the_way_from_mr_to_ct(cohort: Path, tmp_path: Path) -> None:
+    runs = Runs(tmp_path, cohort)
+    process = runs.begin(*TRACED, str(tmp_path / "trace"), settings=("--set", "tracks=[mr_to_ct]"))
+    said, complained = process.communicate(timeout=1800)
+    assert process.returncode == 0, said + complained
+    assert list(runs.workspace.glob("evaluate_mr_to_ct/*/results.json"))
+    require_loopback_alone(tmp_path / "trace")
+
+
+def require_loopback_alone(trace: Path) -> None:
+    """Every connection of a traced run is one to its own server, and no name was looked up."""
+    lines = trace.read_text(encoding="utf-8", errors="replace").splitlines()
     addressed = [line for line in lines if "connect(" in line and "sa_family=AF_INET" in line]
     assert len(addressed) > 5, "the run talks to its own server"
     local = re.compile(r'inet_addr\("127\.|inet_pton\(AF_INET6, "::1"')
