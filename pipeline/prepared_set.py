@@ -64,6 +64,7 @@ CHANNEL_SCHEMA: dict[str, Any] = {
     "channel_series": pl.List(pl.String),  # series of the second and further sequences; null for CT
     "channel_low": pl.List(pl.Float64),  # as mr_low and mr_high, of each of them
     "channel_high": pl.List(pl.Float64),
+    "channel_moved": pl.List(pl.List(pl.Float64)),  # 16 numbers each: what moved it onto the first one, RAS+ mm
 }
 """Columns of a set of several MR sequences."""
 

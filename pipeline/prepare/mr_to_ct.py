@@ -151,7 +151,8 @@ def _add_volumes(
     """
     rows = volumes.sort("subject_id", "modality", "series_id").to_dicts()
     all_mr = [row for row in rows if row["modality"] == "MR"]
-    inputs, left_out = mr_inputs(all_mr, settings.sequences, by_subject=settings.pair_by == "subject")
+    anywhere = settings.pair_by == "subject" or settings.registration != "none"
+    inputs, left_out = mr_inputs(all_mr, settings.sequences, by_subject=anywhere)
     mr_rows = [row for row, _ in inputs]
     ct_rows = [row for row in rows if row["modality"] == "CT"]
     registrations = Registrations()
@@ -331,4 +332,5 @@ def _channels_of(volume: PreparedVolume, others: Sequence[Mapping[str, Any]]) ->
         "channel_series": [other["series_id"] for other in others],
         "channel_low": [own["mr_low"] for own in knots],
         "channel_high": [own["mr_high"] for own in knots],
+        "channel_moved": [np.asarray(part.moved).ravel().tolist() for part in volume.more],
     }

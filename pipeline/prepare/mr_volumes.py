@@ -12,9 +12,11 @@ from pydantic import JsonValue
 
 from pipeline.catalog import Catalog
 from pipeline.errors import InputError
-from pipeline.geometry import Geometry
+from pipeline.geometry import Affine, Geometry
 from pipeline.prepare.mr_normalization import StandardHistogram, landmarks_of, sequence_of
-from pipeline.prepare.mr_sequences import require_shown
+from pipeline.prepare.mr_sequences import moved_onto, require_shown
+from pipeline.prepare.registration import Side
+from pipeline.prepare.sequence_channels import is_registered
 from pipeline.prepare.volumes import CorrectedMR, PreparedVolume, corrected_mr, in_units
 from pipeline.settings import PrepareMRToCTSettings
 from pipeline.spreading import Spread, here
@@ -65,10 +67,19 @@ class MRVolumes:
         first = self._corrected(row)
         more = []
         for other in others:
-            require_shown(self._catalog, other, first.grid, first.mask)
-            moved = corrected_mr(self._catalog, other, self._settings, first.grid)
-            more.append(in_units(moved, other, self._settings, self._standard))
+            moved = self._moved(row, first, other)
+            require_shown(self._catalog, other, first.grid, first.mask, moved)
+            placed = corrected_mr(self._catalog, other, self._settings, first.grid, moved)
+            more.append(replace(in_units(placed, other, self._settings, self._standard), moved=moved))
         return replace(in_units(first, row, self._settings, self._standard), more=tuple(more))
+
+    def _moved(self, row: Mapping[str, Any], first: CorrectedMR, other: Mapping[str, Any]) -> Affine:
+        """The matrix that moves a further sequence onto the first: none, but where registration is asked for."""
+        if self._settings.registration == "none" or is_registered(other, row):
+            return np.eye(4)
+        own = corrected_mr(self._catalog, other, self._settings)
+        fixed, moving = (Side(np.maximum(mr.values, 0), mr.grid, mr.mask) for mr in (first, own))
+        return moved_onto(fixed, moving, str(other["sequence"]), self._settings.registration_limits)
 
     def facts(self) -> dict[str, JsonValue]:
         """What the set keeps of the normalization."""

@@ -24,7 +24,7 @@ def registered_sequences(source: Row, series: Sequence[Row], names: Sequence[str
         series: all rows of the catalog.
         names: of sequences, e.g. T1.
     """
-    known = [row for row in series if _belongs(row, source)]
+    known = [row for row in series if is_registered(row, source)]
     known.sort(key=lambda row: (row["series_id"] != source["series_id"], row["series_id"]))
     found = [
         next((row for row in known if (row["sequence"] or "").casefold() == name.casefold()), None) for name in names
@@ -50,7 +50,8 @@ def on_grid_of(
     return resample(other.astype(np.float32), other_affine, Geometry(voxels.shape, affine), antialias=True)
 
 
-def _belongs(row: Row, source: Row) -> bool:
+def is_registered(row: Row, source: Row) -> bool:
+    """Whether a scan of the subject lies in the frame of reference of ``source``, or on its grid without one."""
     same = all(row[name] == source[name] for name in ("subject_id", "modality")) and row["kind"] == "volume"
     frames = row["frame_of_reference_uid"], source["frame_of_reference_uid"]
     if not same or frames[0] != frames[1]:

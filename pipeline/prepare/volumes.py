@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pipeline.body_mask import ct_body_mask, dilate_in_plane, mr_body_mask
 from pipeline.catalog import Catalog
-from pipeline.geometry import Geometry, geometry_with_spacing, resample, to_canonical
+from pipeline.geometry import Affine, Geometry, geometry_with_spacing, resample, to_canonical
 from pipeline.intensity import HU_HIGH, HU_LOW, robust_mr_scale, to_int16
 from pipeline.prepare.bias_field import correct_bias
 from pipeline.prepare.mr_normalization import (
@@ -38,6 +38,7 @@ class PreparedVolume:
         grid: canonical prepared grid (i, j, k), None without geometry.
         scale: how MR intensities became units, None for CT.
         more: the second and further sequences of an MR, where several are one input; on the same grid.
+        moved: what moved a further sequence there, RAS+ mm.
     """
 
     slices: npt.NDArray[np.int16]
@@ -45,6 +46,7 @@ class PreparedVolume:
     grid: Geometry | None
     scale: MRMap | None
     more: tuple["PreparedVolume", ...] = ()
+    moved: Affine | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,11 @@ class CorrectedMR:
 
 
 def corrected_mr(
-    catalog: Catalog, row: Mapping[str, Any], settings: PrepareMRToCTSettings, target: Geometry | None = None
+    catalog: Catalog,
+    row: Mapping[str, Any],
+    settings: PrepareMRToCTSettings,
+    target: Geometry | None = None,
+    moved: Affine | None = None,
 ) -> CorrectedMR:
     """Canonical orientation, N4, resampling and body mask of one MR volume.
 
@@ -72,6 +78,7 @@ def corrected_mr(
         row: its catalog row.
         settings: spacing and N4.
         target: the grid to resample to; None takes the MR's own field of view.
+        moved: the matrix that moves the MR first, RAS+ mm.
     """
     voxels, affine = catalog.volume(row)
     canonical, canonical_affine, _ = to_canonical(voxels, affine)
@@ -79,7 +86,8 @@ def corrected_mr(
     values = np.maximum(canonical.astype(np.float32), 0)
     corrected = correct_bias(values, mr_body_mask(values, native.spacing_mm).astype(bool), settings.n4)
     grid = target or geometry_with_spacing(native, settings.spacing_mm)
-    resampled = resample(corrected, canonical_affine, grid, antialias=True).astype(np.float32)
+    placed = canonical_affine if moved is None else moved @ canonical_affine
+    resampled = resample(corrected, placed, grid, antialias=True).astype(np.float32)
     return CorrectedMR(resampled, mr_body_mask(resampled, grid.spacing_mm).astype(bool), grid)
 
 

@@ -9,6 +9,7 @@ from pipeline.geometry import Geometry, resample
 from pipeline.intensity import from_int16
 from pipeline.phantom import PhantomGrid, phantom_subject
 from pipeline.prepare.mr_to_ct import prepare_volume_set
+from pipeline.prepare.registration import displaced
 from pipeline.prepared_set import from_slices, read_volume_set
 from pipeline.records import silent
 from pipeline.settings import PrepareMRToCTSettings, RunSettings
@@ -115,6 +116,26 @@ def test_all_scans_of_a_subject_belong_together_where_settings_say_so(maker, tmp
     fill(maker, t1, t2, frame_of_reference_uid="9.9")
     facts, _ = prepared(maker, tmp_path / "out", pair_by="subject")
     assert (facts["mr_volumes"], facts["left_out"]) == (1, {})
+
+
+def test_a_sequence_of_another_frame_is_registered_to_the_first(maker, tmp_path, t1, t2):
+    known = displaced(np.eye(4), np.zeros(3), 9.0, 4.0)
+    known[:3, 3] += (120.0, -40.0, 60.0)
+    maker.volume("s0", "MR", t1.mr, t1.geometry.affine, sequence="T1", **FRAME)
+    maker.volume("s0", "MR", t2.mr, known @ t2.geometry.affine, sequence="T2", frame_of_reference_uid="9.9")
+    maker.volume("s0", "CT", t1.ct_hu, t1.geometry.affine, **FRAME)
+    maker.volume("s1", "MR", t1.mr, t1.geometry.affine, sequence="T1", **FRAME)
+    maker.volume("s1", "MR", t2.mr[::-1], t2.geometry.affine, sequence="T2", frame_of_reference_uid="9.9")
+    facts, volumes = prepared(maker, tmp_path / "out", registration="rigid")
+    (row,) = volumes.volumes("MR", ["train"])
+    corners = np.array([t1.geometry.to_world(corner) for corner in ((10, 10, 4), (45, 55, 20), (10, 55, 12))])
+    matrix = np.reshape(row["channel_moved"][0], (4, 4)) @ known
+    assert np.linalg.norm(corners @ matrix[:3, :3].T + matrix[:3, 3] - corners, axis=1).max() < 2.5
+    inside = from_slices(np.asarray(volumes.mask(row))) > 0
+    units = from_slices(from_int16(volumes.channels(row)[1]))
+    assert np.corrcoef(units[inside], t2.mr[inside])[0, 1] > 0.85
+    (reason,) = facts["left_out"].values()
+    assert "left and right exchanged" in reason
 
 
 def test_without_any_whole_case_the_set_is_refused(maker, tmp_path, t1):
