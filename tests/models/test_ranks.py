@@ -24,6 +24,7 @@ from models.mr_to_ct.generator import UNetGenerator
 from models.mr_to_ct.registration import DeformationNetwork
 from models.mr_to_ct.step import MRToCTBatch, MRToCTNetworks, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
+from models.mr_to_ct.volumetric import VolumePatchDiscriminator, VolumeUNetGenerator
 from models.ranks import ALONE, RankLostError, Ranks
 from models.shared_statistics import SharedBatchNorm2d, SharedMinibatchDeviation, share_statistics
 
@@ -242,14 +243,24 @@ TRANSLATION_CASES = {
 }
 
 
-def translation_course(settings: MRToCTStepSettings, ranks: Ranks, steps: int = 4) -> dict[str, object]:
-    rng = torch.Generator().manual_seed(0)
+def plane_networks(rng: torch.Generator) -> MRToCTNetworks:
     translators = [UNetGenerator(1, 1, rng, width=4, depth=2) for _ in range(2)]
     judges = [PatchDiscriminator(1, rng, width=4) for _ in range(2)]
-    networks = MRToCTNetworks(*translators, *judges, DeformationNetwork(1, rng))
-    step = MRToCTStep(networks, settings, rng, ranks)
+    return MRToCTNetworks(*translators, *judges, DeformationNetwork(1, rng))
+
+
+def volume_networks(rng: torch.Generator) -> MRToCTNetworks:
+    translators = [VolumeUNetGenerator(4, 0, rng, width=4, depth=2) for _ in range(2)]
+    return MRToCTNetworks(*translators, *(VolumePatchDiscriminator(4, rng, width=4) for _ in range(2)))
+
+
+def translation_course(
+    settings: MRToCTStepSettings, ranks: Ranks, steps: int = 4, slices: int = 1
+) -> dict[str, object]:
+    rng = torch.Generator().manual_seed(0)
+    step = MRToCTStep(plane_networks(rng) if slices == 1 else volume_networks(rng), settings, rng, ranks)
     for number in range(steps):
-        terms = step.step(uneven_batch(number, pairs=settings.supervision == "registered"))
+        terms = step.step(uneven_batch(number, settings.supervision == "registered", slices))
         if number == 0:
             learned = step.networks()
             players = {
@@ -261,11 +272,11 @@ def translation_course(settings: MRToCTStepSettings, ranks: Ranks, steps: int = 
     return first | {"networks": step.networks(), "last": terms, "extra": step.extra_state()}
 
 
-def uneven_batch(seed: int, pairs: bool) -> MRToCTBatch:
+def uneven_batch(seed: int, pairs: bool, slices: int) -> MRToCTBatch:
     """Bodies of very different size, and fewer pairs in one half than in the other."""
     rng = torch.Generator().manual_seed(seed)
-    mr, ct, weak = (torch.rand(4, 1, 32, 32, generator=rng) * 2 - 1 for _ in range(3))
-    mask = torch.zeros(4, 1, 32, 32)
+    mr, ct, weak = (torch.rand(4, slices, 32, 32, generator=rng) * 2 - 1 for _ in range(3))
+    mask = torch.zeros(4, slices, 32, 32)
     for row, side in enumerate((2, 6, 12, 16)):
         mask[row, :, 16 - side : 16 + side, 16 - side : 16 + side] = 1
     paired = torch.tensor([True, pairs, True, True])
@@ -277,3 +288,9 @@ def test_ranks_learn_to_translate_as_one_process_does(case: str, in_ranks: InRan
     settings = TRANSLATION_CASES[case]
     alone = translation_course(settings, ALONE)
     same_learning(alone, in_ranks(2, lambda ranks: translation_course(settings, ranks)), later=0.02)
+
+
+def test_ranks_learn_in_three_dimensions_as_one_process_does(in_ranks: InRanks) -> None:
+    settings = TRANSLATION_CASES["some pairs, every anchor"]
+    alone = translation_course(settings, ALONE, 2, slices=4)
+    same_learning(alone, in_ranks(2, lambda ranks: translation_course(settings, ranks, 2, slices=4)), later=0.02)
