@@ -12,6 +12,7 @@ from flows.site_run import Served
 from flows.stage_flows import (
     AS_SITE,
     Device,
+    Engine,
     Hours,
     SiteName,
     evaluate,
@@ -39,6 +40,7 @@ def augment(
     site: SiteName,
     tracks: Annotated[list[Track], Field(min_length=1, title="Tracks")] | None = None,
     device: Device = AS_SITE,
+    engine: Engine = "serial",
     fresh: bool = False,
     timeout_hours: Hours = 24.0,
 ) -> State[None] | None:
@@ -50,10 +52,11 @@ def augment(
         site: Name of a site of the machine that runs the flow; `scanloom site list` shows them. Never a path.
         tracks: Lesions, MR to CT or both; empty for what the site's settings say.
         device: Where to compute.
+        engine: Where to work on series, volumes and cases: serial, dask, dask:WORKERS or dask:tcp://HOST:PORT.
         fresh: Start trainings over instead of going on from their last checkpoints.
         timeout_hours: The run is stopped after so many hours; the next one goes on where it was.
     """
-    asked = request("augment", site, timeout_hours, device, fresh=fresh, needs_input=True)
+    asked = request("augment", site, timeout_hours, device, fresh=fresh, needs_input=True, engine=engine)
     if tracks is not None:
         asked = replace(asked, overrides=(f"tracks=[{','.join(tracks)}]",))
     with on(asked) as found:

@@ -43,6 +43,10 @@ _OWN_WORKERS = {
 """Dask's configuration of processes of this machine."""
 
 
+ENGINE_PATTERN = r"^(serial|dask(:([1-9][0-9]*|(tcp|tls)://\S+))?)$"
+"""What flows take as an engine; `asked_engine` says the same in words."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What ``--engine`` asks for.

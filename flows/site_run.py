@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from flows.chain import Call
+from flows.engines import engine
 from flows.failures import FlowRefused, StepFailed, Terminated
 from flows.live_run import LiveRun, enrolled, known_run
 from flows.progress import display_for
@@ -44,6 +45,7 @@ class Request:
         fresh: start trainings over.
         timeout_hours: the run is stopped after so many hours; its trainings go on from their checkpoints next time.
         needs_input: whether the site's input is read; without, what was ingested last is gone on with.
+        engine: where independent pieces are worked on; see `flows.engines`.
     """
 
     flow: str
@@ -53,6 +55,7 @@ class Request:
     fresh: bool = False
     timeout_hours: float = 24.0
     needs_input: bool = False
+    engine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,11 @@ def _on_site(request: Request, slot: Slot) -> Iterator[OpenRun | Served]:
                 yield Served(earlier.began_at)
                 return
         folder = site.input if request.needs_input else None
-        with _live(request, Call(workspace, settings, folder, fresh=request.fresh)) as run:
-            yield run
+        folders = [workspace.root, *([] if folder is None else [folder])]
+        with engine(request.engine, folders) as spread:
+            call = Call(workspace, settings, folder, fresh=request.fresh, spread=spread)
+            with _live(request, call) as run:
+                yield run
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.artifacts import write_run_artifacts
+from flows.engines import ENGINE_PATTERN
 from flows.live_run import known_run
 from flows.site_run import OpenRun, Request, Served, Slot, opened
 from flows.sites import NAME_PATTERN
@@ -23,6 +24,10 @@ from flows.step_task import take_steps
 
 SiteName = Annotated[str, Field(pattern=NAME_PATTERN, title="Site", examples=["nightly"])]
 Device = Literal["as the site says", "auto", "cuda", "mps", "cpu"]
+Engine = Annotated[
+    str,
+    Field(pattern=ENGINE_PATTERN, title="Engine", examples=["serial", "dask", "dask:4", "dask:tcp://10.0.0.5:8786"]),
+]
 Hours = Annotated[float, Field(gt=0, le=24 * 14, title="Timeout (hours)")]
 Images = Annotated[int, Field(gt=0, title="Training images")] | None
 PerClass = Annotated[int, Field(gt=0, title="Synthetic images per class")] | None
@@ -91,27 +96,35 @@ def request(
     *,
     fresh: bool = False,
     needs_input: bool = False,
+    engine: str = "serial",
     **settings: int | None,
 ) -> Request:
     """A flow's parameters as a request; ``settings`` are overrides, with ``__`` for dots; None leaves one alone."""
     overrides = tuple(f"{key.replace('__', '.')}={value}" for key, value in settings.items() if value is not None)
-    return Request(name, site, overrides, None if device == AS_SITE else device, fresh, timeout_hours, needs_input)
+    where = None if device == AS_SITE else device
+    return Request(name, site, overrides, where, fresh, timeout_hours, needs_input, engine)
 
 
 @flow(name="ingest", flow_run_name=run_name, persist_result=False, log_prints=False)
-def ingest(site: SiteName, timeout_hours: Hours = 12.0) -> State[None] | None:
+def ingest(site: SiteName, engine: Engine = "serial", timeout_hours: Hours = 12.0) -> State[None] | None:
     """Read, check, de-identify and catalog the site's scans; set aside what cannot be trusted.
 
     Args:
         site: Name of a site of the machine that runs the flow; `scanloom site list` shows them. Never a path.
+        engine: Where to work on series, volumes and cases: serial, dask, dask:WORKERS or dask:tcp://HOST:PORT.
         timeout_hours: The run is stopped after so many hours.
     """
-    return take(request("ingest", site, timeout_hours, needs_input=True), ("ingest",))
+    return take(request("ingest", site, timeout_hours, needs_input=True, engine=engine), ("ingest",))
 
 
 @flow(name="train-lesions", flow_run_name=run_name, persist_result=False, log_prints=False)
 def train_lesions(
-    site: SiteName, images: Images = None, device: Device = AS_SITE, fresh: bool = False, timeout_hours: Hours = 24.0
+    site: SiteName,
+    images: Images = None,
+    device: Device = AS_SITE,
+    engine: Engine = "serial",
+    fresh: bool = False,
+    timeout_hours: Hours = 24.0,
 ) -> State[None] | None:
     """Train the conditional DCGAN on lesion crops, or go on with a stopped training.
 
@@ -119,16 +132,24 @@ def train_lesions(
         site: Name of a site of the machine that runs the flow; `scanloom site list` shows them. Never a path.
         images: How many images to train for; empty for what the site's settings say.
         device: Where to compute.
+        engine: Where to work on series, volumes and cases: serial, dask, dask:WORKERS or dask:tcp://HOST:PORT.
         fresh: Start over instead of going on from the last checkpoint.
         timeout_hours: The run is stopped after so many hours; the next one goes on from its last checkpoint.
     """
-    asked = request("train-lesions", site, timeout_hours, device, fresh=fresh, train__lesions__images=images)
+    asked = request(
+        "train-lesions", site, timeout_hours, device, fresh=fresh, engine=engine, train__lesions__images=images
+    )
     return take(asked, ("train_lesions",))
 
 
 @flow(name="train-mr-to-ct", flow_run_name=run_name, persist_result=False, log_prints=False)
 def train_mr_to_ct(
-    site: SiteName, images: Images = None, device: Device = AS_SITE, fresh: bool = False, timeout_hours: Hours = 24.0
+    site: SiteName,
+    images: Images = None,
+    device: Device = AS_SITE,
+    engine: Engine = "serial",
+    fresh: bool = False,
+    timeout_hours: Hours = 24.0,
 ) -> State[None] | None:
     """Train the CycleGAN from MR to CT, or go on with a stopped training.
 
@@ -136,16 +157,23 @@ def train_mr_to_ct(
         site: Name of a site of the machine that runs the flow; `scanloom site list` shows them. Never a path.
         images: How many images to train for; empty for what the site's settings say.
         device: Where to compute.
+        engine: Where to work on series, volumes and cases: serial, dask, dask:WORKERS or dask:tcp://HOST:PORT.
         fresh: Start over instead of going on from the last checkpoint.
         timeout_hours: The run is stopped after so many hours; the next one goes on from its last checkpoint.
     """
-    asked = request("train-mr-to-ct", site, timeout_hours, device, fresh=fresh, train__mr_to_ct__images=images)
+    asked = request(
+        "train-mr-to-ct", site, timeout_hours, device, fresh=fresh, engine=engine, train__mr_to_ct__images=images
+    )
     return take(asked, ("train_mr_to_ct",))
 
 
 @flow(name="synthesize", flow_run_name=run_name, persist_result=False, log_prints=False)
 def synthesize(
-    site: SiteName, per_class: PerClass = None, device: Device = AS_SITE, timeout_hours: Hours = 12.0
+    site: SiteName,
+    per_class: PerClass = None,
+    device: Device = AS_SITE,
+    engine: Engine = "serial",
+    timeout_hours: Hours = 12.0,
 ) -> State[None] | None:
     """Make a cohort of synthetic lesions.
 
@@ -153,9 +181,10 @@ def synthesize(
         site: Name of a site of the machine that runs the flow; `scanloom site list` shows them. Never a path.
         per_class: How many images of each class; empty for what the site's settings say.
         device: Where to compute.
+        engine: Where to work on series, volumes and cases: serial, dask, dask:WORKERS or dask:tcp://HOST:PORT.
         timeout_hours: The run is stopped after so many hours.
     """
-    asked = request("synthesize", site, timeout_hours, device, generate__lesions__per_class=per_class)
+    asked = request("synthesize", site, timeout_hours, device, engine=engine, generate__lesions__per_class=per_class)
     return take(asked, ("synthesize_lesions",))
 
 
@@ -172,12 +201,15 @@ def translate(site: SiteName, device: Device = AS_SITE, timeout_hours: Hours = 1
 
 
 @flow(name="evaluate", flow_run_name=run_name, persist_result=False, log_prints=False)
-def evaluate(site: SiteName, device: Device = AS_SITE, timeout_hours: Hours = 12.0) -> State[None] | None:
+def evaluate(
+    site: SiteName, device: Device = AS_SITE, engine: Engine = "serial", timeout_hours: Hours = 12.0
+) -> State[None] | None:
     """Judge what was generated, write the augmented dataset and the report.
 
     Args:
         site: Name of a site of the machine that runs the flow; `scanloom site list` shows them. Never a path.
         device: Where to compute.
+        engine: Where to work on series, volumes and cases: serial, dask, dask:WORKERS or dask:tcp://HOST:PORT.
         timeout_hours: The run is stopped after so many hours.
     """
-    return take(request("evaluate", site, timeout_hours, device), ("report",))
+    return take(request("evaluate", site, timeout_hours, device, engine=engine), ("report",))
