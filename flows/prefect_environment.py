@@ -21,6 +21,10 @@ ALWAYS = {
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
 }
+RUN_RETRIES = 1
+"""A request to a server that was reached before is tried again after 2, 4, 8 … s: with Prefect's default of 5 retries a
+minute passes for each of the requests that end a run, and the server of a single run never comes back."""
+
 _UNLESS_SET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(STARTUP_TIMEOUT_S),
 }
@@ -43,9 +47,19 @@ def settle(workspace_root: Path, *, debug: bool, environment: MutableMapping[str
     for name, value in _UNLESS_SET.items():
         variables.setdefault(name, value)
     variables["PREFECT_LOGGING_LEVEL"] = "DEBUG" if debug else "CRITICAL"
+    variables["PREFECT_INTERNAL_LOGGING_LEVEL"] = "ERROR" if debug else "CRITICAL"
     if embedded:
         variables["PREFECT_HOME"] = str(workspace_root / ".prefect")
         variables["PREFECT_PROFILES_PATH"] = str(workspace_root / ".prefect" / "profiles.toml")
         for name in ("NO_PROXY", "no_proxy"):  # a proxy must not stand between a run and its own server
             variables[name] = ",".join(filter(None, (variables.get(name), "127.0.0.1")))
+    return embedded
+
+
+def settle_run(workspace_root: Path, *, debug: bool, environment: MutableMapping[str, str] | None = None) -> bool:
+    """`settle` for a single run, which does not wait long for a server of its own that is gone."""
+    variables = os.environ if environment is None else environment
+    embedded = settle(workspace_root, debug=debug, environment=variables)
+    if embedded:
+        variables.setdefault("PREFECT_CLIENT_MAX_RETRIES", str(RUN_RETRIES))
     return embedded

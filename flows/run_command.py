@@ -13,7 +13,7 @@ from flows.engines import engine
 from flows.failures import OrchestrationError, Terminated
 from flows.imports import without_collections
 from flows.live_run import LiveRun, enrolled
-from flows.prefect_environment import settle
+from flows.prefect_environment import settle_run
 from flows.progress import display_for
 from flows.requests import Options, load_settings, remembered
 from flows.summary import print_preflight, print_summary
@@ -67,7 +67,7 @@ def run_all(
 
 def _start_server(workspace: Workspace, console: Console, *, debug: bool) -> EmbeddedServer | None:
     """Begin to start the embedded server, while the preflight looks around; None where a server is given."""
-    if settle(workspace.root, debug=debug):
+    if settle_run(workspace.root, debug=debug):
         console.print("Starting the embedded Prefect server; its database stays in the workspace.", style="dim")
         return EmbeddedServer(workspace.root / "logs" / "prefect-server.log")
     console.print("Using the Prefect server named by PREFECT_API_URL.", style="dim", highlight=False)

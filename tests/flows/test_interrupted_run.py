@@ -112,8 +112,10 @@ def test_a_run_whose_server_is_killed_ends_or_says_so_and_goes_on(runs: Runs, un
     process = runs.begin()
     runs.wait_for_training(process)
     (server,) = [child for child in _children(process.pid) if b"flows.embedded_server" in _call(child)]
+    began = time.monotonic()
     os.kill(server, signal.SIGKILL)
     said, complained = process.communicate(timeout=900)
+    assert time.monotonic() - began < 120, "the rest of a training of seconds, and no minute for each last request"
     assert process.returncode in {0, 7}, said + complained
     if process.returncode:
         assert "found:" in complained

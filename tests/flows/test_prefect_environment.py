@@ -4,7 +4,7 @@ import pytest
 
 from flows.embedded_server import EmbeddedServer
 from flows.failures import OrchestrationError
-from flows.prefect_environment import settle
+from flows.prefect_environment import settle, settle_run
 
 
 def test_embedded_server_keeps_its_database_in_the_workspace(tmp_path: Path) -> None:
@@ -12,6 +12,7 @@ def test_embedded_server_keeps_its_database_in_the_workspace(tmp_path: Path) -> 
     assert settle(tmp_path, debug=False, environment=variables)
     assert variables["PREFECT_HOME"] == f"{tmp_path}/.prefect"
     assert variables["PREFECT_LOGGING_LEVEL"] == "CRITICAL"
+    assert variables["PREFECT_INTERNAL_LOGGING_LEVEL"] == "CRITICAL"
 
 
 def test_a_given_server_is_respected(tmp_path: Path) -> None:
@@ -45,3 +46,19 @@ def test_a_server_that_cannot_start_is_reported_with_its_log(tmp_path: Path, mon
         server.wait(60)
     assert (tmp_path / "server.log").read_text() != ""
     server.stop()
+
+
+def test_only_a_run_with_its_own_server_gives_up_early_and_a_given_number_of_retries_stays(tmp_path: Path) -> None:
+    name = "PREFECT_CLIENT_MAX_RETRIES"
+    own: dict[str, str] = {}
+    assert settle_run(tmp_path, debug=False, environment=own)
+    assert sum(2**attempt for attempt in range(1, 1 + int(own[name]))) < 5, "seconds that one request waits"
+    given = {"PREFECT_API_URL": "http://prefect.hospital/api"}
+    assert not settle_run(tmp_path, debug=False, environment=given)
+    assert name not in given, "a server that is being restarted is waited for"
+    service: dict[str, str] = {}
+    settle(tmp_path, debug=False, environment=service)
+    assert name not in service, "a service's server comes back"
+    chosen = {name: "7"}
+    settle_run(tmp_path, debug=False, environment=chosen)
+    assert chosen[name] == "7"
