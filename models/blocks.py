@@ -156,7 +156,7 @@ class FromImage(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in, H, W) → (N, out, H', W')."""
-        if not (_on_cpu(input) and torch.is_grad_enabled()):
+        if not (on_cpu(input) and torch.is_grad_enabled()):
             return super().forward(input)
         patches = F.unfold(input, self.kernel_size, padding=self._border, stride=self.stride)
         rows = (input.shape[2] + 2 * self._border[0] - self.kernel_size[0]) // self.stride[0] + 1
@@ -180,7 +180,7 @@ class ToImage(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Double."""
-        if not (_on_cpu(input) and self.training):
+        if not (on_cpu(input) and self.training):
             return super().forward(input, output_size)
         sides = (2 * input.shape[2], 2 * input.shape[3])
         patches = F.conv2d(input, self.weight.flatten(1).t()[:, :, None, None]).float()
@@ -188,7 +188,8 @@ class ToImage(nn.ConvTranspose2d):
         return images if self.bias is None else images + self.bias[:, None, None]
 
 
-def _on_cpu(images: Tensor) -> bool:
+def on_cpu(images: Tensor) -> bool:
+    """Whether images are worked on by the CPU, here and not in an exported program."""
     return images.device.type == "cpu" and not torch.compiler.is_exporting()
 
 
@@ -233,9 +234,13 @@ class MinibatchStandardDeviation(nn.Module):
         count, channels, height, width = features.shape
         parts = features.view(groups, count // groups, channels, height, width)
         # The small number keeps the square root differentiable when all images are equal.
-        spread = (parts.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+        spread = (self.variance(parts) + 1e-8).sqrt().mean(dim=(1, 2, 3))
         channel = spread.repeat_interleave(count // groups)[:, None, None, None].expand(-1, 1, height, width)
         return torch.cat([features, channel], dim=1)
+
+    def variance(self, parts: Tensor) -> Tensor:
+        """(G, N / G, C, H, W) → (G, C, H, W): over the images of each part."""
+        return parts.var(dim=1, unbiased=False)
 
 
 class _InwardClamp(torch.autograd.Function):
@@ -275,7 +280,7 @@ def initialize(network: nn.Module, rng: torch.Generator) -> None:
     everywhere.
     """
     for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(layer.weight, 0.0, 0.02, generator=rng)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -98,13 +98,8 @@ class SharedMinibatchDeviation(MinibatchStandardDeviation):
         super().__init__()
         self.ranks = ranks
 
-    def forward(self, features: Tensor, groups: int) -> Tensor:
-        """As in one process: every group is shared out to all ranks."""
-        count, channels, height, width = features.shape
-        parts = features.view(groups, count // groups, channels, height, width)
+    def variance(self, parts: Tensor) -> Tensor:
+        """As in one process: every part is shared out to all ranks."""
         whole = self.ranks.count * parts.shape[1]
         mean = self.ranks.summed(parts.sum(dim=1)) / whole
-        variance = self.ranks.summed((parts - mean[:, None]).square().sum(dim=1)) / whole
-        spread = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))
-        channel = spread.repeat_interleave(count // groups)[:, None, None, None].expand(-1, 1, height, width)
-        return torch.cat([features, channel], dim=1)
+        return self.ranks.summed((parts - mean[:, None]).square().sum(dim=1)) / whole

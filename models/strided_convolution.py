@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.blocks import on_cpu
+
 MANY_CHANNELS = 128
 """Fewer channels than this in the larger map, and torch's own gradient is as fast."""
 MOST_PRODUCTS = 6_000_000
@@ -35,7 +37,7 @@ class HalvingConv(nn.Conv2d):
         """Convolve."""
         if not _learns(self.weight, input):
             return super().forward(input)
-        result: Tensor = _Halving.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        result: Tensor = _Convolution.apply(input, self.weight, self.bias, False)  # type: ignore[no-untyped-call]
         return result
 
 
@@ -49,49 +51,32 @@ class DoublingConv(nn.ConvTranspose2d):
         """Convolve."""
         if output_size is not None or not _learns(self.weight, input):
             return super().forward(input, output_size)
-        result: Tensor = _Doubling.apply(input, self.weight)  # type: ignore[no-untyped-call]
+        result: Tensor = _Convolution.apply(input, self.weight, None, True)  # type: ignore[no-untyped-call]
         return result
 
 
-class _Halving(torch.autograd.Function):
-    """A halving convolution. Where its gradient is to be differentiated again, torch's own gradient serves."""
+class _Convolution(torch.autograd.Function):
+    """A halving convolution, or its transpose. A gradient that is to be differentiated again is torch's own."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
         """Convolve."""
         ctx.save_for_backward(images, weight)
-        ctx.bias_sizes = None if bias is None else list(bias.shape)
-        return F.conv2d(images, weight, bias, 2, 1)
+        ctx.bias_sizes, ctx.transposed = None if bias is None else list(bias.shape), transposed
+        return (F.conv_transpose2d if transposed else F.conv2d)(images, weight, bias, 2, 1)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of images, weight and bias."""
         (gradient,), (images, weight) = gradients, ctx.saved_tensors
-        wanted = list(ctx.needs_input_grad)
-        product = wanted[1] and not torch.is_grad_enabled() and pays(images)
+        larger, smaller = (gradient, images) if ctx.transposed else (images, gradient)
+        wanted = list(ctx.needs_input_grad[:3])
+        product = wanted[1] and not torch.is_grad_enabled() and pays(larger)
         mask = [wanted[0], wanted[1] and not product, wanted[2]]
-        parts = _torch_gradients(gradient, images, weight, ctx.bias_sizes, mask, transposed=False)
-        return parts[0], weight_gradient(images, gradient) if product else parts[1], parts[2]
-
-
-class _Doubling(torch.autograd.Function):
-    """A doubling convolution: the gradient of `_Halving` for its images."""
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor) -> Tensor:
-        """Convolve."""
-        ctx.save_for_backward(features, weight)
-        return F.conv_transpose2d(features, weight, None, 2, 1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Gradients of features and weight."""
-        (gradient,), (features, weight) = gradients, ctx.saved_tensors
-        wanted = list(ctx.needs_input_grad)
-        product = wanted[1] and not torch.is_grad_enabled() and pays(gradient)
-        mask = [wanted[0], wanted[1] and not product, False]
-        parts = _torch_gradients(gradient, features, weight, None, mask, transposed=True)
-        return parts[0], weight_gradient(gradient, features) if product else parts[1]
+        of_images, of_weight, of_bias = torch.ops.aten.convolution_backward(
+            gradient, images, weight, ctx.bias_sizes, _STRIDE, _BORDER, [1, 1], ctx.transposed, _NONE, 1, mask
+        )
+        return of_images, weight_gradient(larger, smaller) if product else of_weight, of_bias, None
 
 
 def pays(images: Tensor) -> bool:
@@ -165,16 +150,7 @@ def _spread_gradient(gradient: Tensor) -> Tensor:
     return spread.view(9, -1, outs)
 
 
-def _torch_gradients(
-    gradient: Tensor, images: Tensor, weight: Tensor, bias: list[int] | None, mask: list[bool], *, transposed: bool
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    parts: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(
-        gradient, images, weight, bias, _STRIDE, _BORDER, [1, 1], transposed, _NONE, 1, mask
-    )
-    return parts
-
-
 def _learns(weight: Tensor, images: Tensor) -> bool:
     """Whether the weights of a layer on the CPU are to receive a gradient in float32."""
-    on_cpu = images.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return on_cpu and torch.is_grad_enabled() and weight.requires_grad and not torch.compiler.is_exporting()
+    learning = torch.is_grad_enabled() and weight.requires_grad
+    return learning and on_cpu(images) and not torch.is_autocast_enabled("cpu")

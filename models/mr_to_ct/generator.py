@@ -110,12 +110,7 @@ class UNetGenerator(Translator):
         """
         self.require_size(slices)
         first = torch.relu(self.stem(slices))
-        skips = [first]
-        for down in self.downs:
-            skips.append(down(skips[-1]))
-        features = skips.pop()
-        for up in self.ups:
-            features = up(features, skips.pop())
+        features = down_and_up(first, self.downs, self.ups)
         return bounded_output(self.head(torch.cat([features, first], dim=1)))
 
 
@@ -171,6 +166,17 @@ class ResNetGenerator(Translator):
         """
         self.require_size(slices)
         return bounded_output(self.body(slices))
+
+
+def down_and_up(first: Tensor, downs: nn.ModuleList, ups: nn.ModuleList) -> Tensor:
+    """The body of a U-Net: each of ``ups`` merges what the coarser level made with what its own level was."""
+    skips = [first]
+    for down in downs:
+        skips.append(down(skips[-1]))
+    features = skips.pop()
+    for up in ups:
+        features = up(features, skips.pop())
+    return features
 
 
 def _halving(in_channels: int, out_channels: int) -> nn.Sequential:

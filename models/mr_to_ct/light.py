@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import ReflectConv, bounded_output, consecutive, double, initialize
-from models.mr_to_ct.generator import Translator
+from models.mr_to_ct.generator import Translator, down_and_up
 
 _FOLD = 2
 
@@ -57,12 +57,8 @@ class LightGenerator(Translator):
             ValueError: other channels or sides.
         """
         self.require_size(slices)
-        skips = [torch.relu(self.stem(F.pixel_unshuffle(slices, _FOLD)))]
-        for down in self.downs:
-            skips.append(down(skips[-1]))
-        features = skips.pop()
-        for up in self.ups:
-            features = up(features, skips.pop())
+        first = torch.relu(self.stem(F.pixel_unshuffle(slices, _FOLD)))
+        features = down_and_up(first, self.downs, self.ups)
         fine = F.pixel_shuffle(self.unfold(features), _FOLD)
         mixed = torch.relu(self.mix(torch.cat([fine, slices], dim=1)))
         return bounded_output(self.head(mixed))

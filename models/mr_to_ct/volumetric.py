@@ -11,9 +11,9 @@ gradients add up in a fixed order, so that a seed gives the same weights on a CP
 import torch
 from torch import Tensor, nn
 
-from models.blocks import bounded_output, consecutive, double, reflect_pad
+from models.blocks import bounded_output, consecutive, double, initialize, reflect_pad
 from models.mr_to_ct.discriminator import KERNEL
-from models.mr_to_ct.generator import Translator
+from models.mr_to_ct.generator import Translator, down_and_up
 from models.rules import broken_rule
 
 FLAT_HALVINGS = 1
@@ -60,7 +60,7 @@ class VolumeUNetGenerator(Translator):
             for (inner, outer), step in reversed(list(zip(consecutive(channels), steps, strict=True)))
         )
         self.head = MirroredConv3d(channels[0] * 2, 1)
-        initialize_volumetric(self, rng)
+        initialize(self, rng)
 
     def forward(self, slices: Tensor) -> Tensor:
         """Translate.
@@ -82,12 +82,7 @@ class VolumeUNetGenerator(Translator):
             place = torch.linspace(-1, 1, self.out_channels, device=slices.device, dtype=slices.dtype)
             parts.append(place[:, None, None].expand(slices.shape[0], 1, -1, *slices.shape[2:]))
         first = torch.relu(self.stem(torch.cat(parts, dim=1)))
-        skips = [first]
-        for down in self.downs:
-            skips.append(down(skips[-1]))
-        features = skips.pop()
-        for up in self.ups:
-            features = up(features, skips.pop())
+        features = down_and_up(first, self.downs, self.ups)
         return bounded_output(self.head(torch.cat([features, first], dim=1))[:, 0])
 
 
@@ -116,7 +111,7 @@ class VolumePatchDiscriminator(nn.Module):
         for pair, step in zip(consecutive(features), steps[1:], strict=True):
             body += [_scoring(*pair, step), nn.InstanceNorm3d(pair[1], affine=True), nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*body, _scoring(features[-1], 1, (1, 1, 1)))
-        initialize_volumetric(self, rng)
+        initialize(self, rng)
 
     def forward(self, slices: Tensor) -> Tensor:
         """Score patches; higher is more real. No stack of the batch changes the scores of another.
@@ -169,15 +164,6 @@ def enlarge(volume: Tensor, step: tuple[int, int, int]) -> Tensor:
     if step[0] == 1:
         return wide
     return wide[:, :, :, None].expand(-1, -1, -1, step[0], -1, -1).flatten(2, 3)
-
-
-def initialize_volumetric(network: nn.Module, rng: torch.Generator) -> None:
-    """As `models.blocks.initialize`, for three-dimensional convolutions: N(0, 0.02²), biases 0."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv3d):
-            nn.init.normal_(layer.weight, 0.0, 0.02, generator=rng)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 def _halving(in_channels: int, out_channels: int, step: tuple[int, int, int]) -> nn.Sequential:

@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.blocks import initialize
 from models.mr_to_ct.step import MRToCTBatch, MRToCTNetworks, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
 from models.mr_to_ct.volumetric import (
     VolumePatchDiscriminator,
     VolumeUNetGenerator,
     enlarge,
-    initialize_volumetric,
     mirror_edges,
 )
 
@@ -126,7 +126,7 @@ def test_slices_that_cannot_be_halved_are_refused(slices: int) -> None:
 
 def test_weights_have_the_deviation_of_the_paper_and_follow_the_seed() -> None:
     network = torch.nn.Conv3d(16, 16, 3)
-    initialize_volumetric(network, torch.Generator().manual_seed(0))
+    initialize(network, torch.Generator().manual_seed(0))
     assert float(network.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
     assert not network.bias.any()
     first, second, other = (generator(seed=seed).head.convolution.weight for seed in (0, 0, 1))
