@@ -20,6 +20,7 @@ from pipeline.spreading import Spread, here
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
+    from pipeline.promotions import ModelStage
     from pipeline.train.crew import Crew
 
 Records = Mapping[str, StageRecord]
@@ -93,40 +94,29 @@ def _prepare_mr_to_ct(call: Call, records: Records) -> StageRecord:
 def _train_lesions(call: Call, records: Records) -> StageRecord:
     from pipeline.generate.recipe import resolve_recipe
     from pipeline.lesion_attributes import attributes_from
-    from pipeline.train.crew import NO_CREW
-    from pipeline.train.promotion import promote
     from pipeline.train.stage import train_lesions
 
     prepared = records["prepare_lesions"]
     # A typo in the recipe must come to light before hours of training, not after them.
     classes = cast("list[str]", prepared.facts["classes"])
     resolve_recipe(call.settings.generate.lesions, classes, attributes_from(prepared.facts))
-    trained = train_lesions(
-        call.workspace,
-        call.settings,
-        prepared,
-        progress=call.progress,
-        fresh=call.fresh,
-        crew=call.crew or NO_CREW,
-    )
-    return promote(call.workspace, call.settings, "train_lesions", prepared, trained)
+    return _trained(call, "train_lesions", train_lesions, prepared)
 
 
 def _train_mr_to_ct(call: Call, records: Records) -> StageRecord:
-    from pipeline.train.crew import NO_CREW
-    from pipeline.train.promotion import promote
     from pipeline.train.stage import train_mr_to_ct
 
-    prepared = records["prepare_mr_to_ct"]
-    trained = train_mr_to_ct(
-        call.workspace,
-        call.settings,
-        prepared,
-        progress=call.progress,
-        fresh=call.fresh,
-        crew=call.crew or NO_CREW,
-    )
-    return promote(call.workspace, call.settings, "train_mr_to_ct", prepared, trained)
+    return _trained(call, "train_mr_to_ct", train_mr_to_ct, records["prepare_mr_to_ct"])
+
+
+def _trained(call: Call, step: "ModelStage", train: Callable[..., StageRecord], prepared: StageRecord) -> StageRecord:
+    """A training, or the one of before where that is better."""
+    from pipeline.train.crew import NO_CREW
+    from pipeline.train.promotion import promote
+
+    crew = call.crew or NO_CREW
+    trained = train(call.workspace, call.settings, prepared, progress=call.progress, fresh=call.fresh, crew=crew)
+    return promote(call.workspace, call.settings, step, prepared, trained)
 
 
 def _synthesize_lesions(call: Call, records: Records) -> StageRecord:

@@ -21,6 +21,7 @@ from flows.commands import (
     upkeep,
     whole_runs,
 )
+from flows.words import TORCHRUN_VARIABLE
 
 _EPILOG = (
     "First steps:  scanloom demo  ·  scanloom run lesions --input DIR --workspace DIR  ·  scanloom settings presets"
@@ -70,7 +71,7 @@ def about(
     ] = False,
 ) -> None:
     """Medical scans in; balanced, checked training sets and pseudo-CT out. For research, not for clinical use."""
-    if "TORCHELASTIC_RUN_ID" in os.environ and context.invoked_subcommand != "train":
+    if TORCHRUN_VARIABLE in os.environ and context.invoked_subcommand != "train":
         typer.echo("error: torchrun starts trainings only: scanloom train lesions, scanloom train mr-to-ct", err=True)
         raise typer.Exit(2)
 

@@ -6,9 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.requests import Options, load_settings
-
-LAUNCHED = "TORCHELASTIC_RUN_ID"
-"""torchrun sets it in every process that it starts."""
+from flows.words import TORCHRUN_VARIABLE
 
 
 def train_together(
@@ -21,7 +19,7 @@ def train_together(
     """
     from flows.stage_commands import run_steps
 
-    if LAUNCHED not in os.environ:
+    if TORCHRUN_VARIABLE not in os.environ:
         run_steps(options, (step,), console, input_folder=input_folder, fresh=fresh)
         return
     from pipeline.train.crew import follow, joined

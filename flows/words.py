@@ -9,6 +9,9 @@ from pathlib import Path
 DEFAULT_WORKSPACE = Path("workspace")
 """The workspace of a command that is given none."""
 
+TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
+"""torchrun sets it in every process that it starts."""
+
 OUTSIDE_WORKSPACE = Path("evaluation")
 """The workspace of an evaluation of images from elsewhere that is given none."""
 

@@ -223,10 +223,10 @@ def mr_to_ct_cost(settings: RunSettings) -> TrainingCost:
     Paired training needs the one direction only.
     """
     train = settings.train.mr_to_ct
-    channels = train.slices + (3 if train.coordinates else 0)
+    context = 3 if train.coordinates else 0
     width, judge_width = min(train.width, _PROBED_WIDTH), min(train.discriminator_width, _PROBED_WIDTH)
-    generator, discriminator = _translation_networks(train, width, judge_width)
-    given = torch.empty(1, channels, train.patch_px, train.patch_px, device="meta")
+    generator, discriminator = _translation_networks(train, context, width, judge_width)
+    given = torch.empty(1, train.slices + context, train.patch_px, train.patch_px, device="meta")
     made = _Pass.of(generator, given).widened(train.width / width)
     judged = _Pass.of(discriminator, given[:, : train.slices]).widened(train.discriminator_width / judge_width)
     directions = 1 if train.supervision == "paired" else 2
@@ -238,8 +238,10 @@ def mr_to_ct_cost(settings: RunSettings) -> TrainingCost:
     )
 
 
-def _translation_networks(train: TrainMRToCTSettings, width: int, judge_width: int) -> tuple[nn.Module, nn.Module]:
-    rng, context = torch.Generator(), 3 if train.coordinates else 0
+def _translation_networks(
+    train: TrainMRToCTSettings, context: int, width: int, judge_width: int
+) -> tuple[nn.Module, nn.Module]:
+    rng = torch.Generator()
     if train.dimensions == 3:
         volume = VolumeUNetGenerator(train.slices, context, rng, width=width)
         return volume, VolumePatchDiscriminator(train.slices, rng, width=judge_width)

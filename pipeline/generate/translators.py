@@ -6,14 +6,12 @@ from pathlib import Path
 
 import torch
 
-from models.mr_to_ct.generator import Translator
 from pipeline.domain_card import DomainCard, read_domain_card
 from pipeline.errors import InputError
 from pipeline.files import read_json
 from pipeline.inference import Member
 from pipeline.trained_models import (
     CARD_FILE,
-    TranslatorSettings,
     load_back_translator,
     load_translator,
     model_hash,
@@ -80,11 +78,11 @@ def load_translators(folders: Sequence[Path], device: torch.device) -> Translato
             allowed="trainings with different seeds, data or settings",
             change="Name each model once; leave the run's own seed out of generate.mr_to_ct.ensemble.",
         )
-    members = tuple(_member(*load_translator(folder, device)) for folder in folders)
+    members = tuple(Member.of(*load_translator(folder, device)) for folder in folders)
     back = load_back_translator(folders[0], device)
     return Translators(
         members,
-        None if back is None else _member(*back),
+        None if back is None else Member.of(*back),
         tuple(read_domain_card(read_json(folder / CARD_FILE)) for folder in folders),
         digests,
     )
@@ -108,7 +106,3 @@ def require_planes(translators: Translators, planes: Sequence[str]) -> None:
 
 def _sequence_words(names: Sequence[str]) -> str:
     return f"{', '.join(names)} together" if names else "one MR at a time"
-
-
-def _member(network: Translator, settings: TranslatorSettings) -> Member:
-    return Member(network, settings, getattr(network, "divisor", 1))

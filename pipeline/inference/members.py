@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.inference.windows import WindowGrid, WindowPlan
 from pipeline.trained_models import TranslatorSettings
@@ -30,6 +31,12 @@ class Member:
     settings: TranslatorSettings
     divisor: int = 1
 
+    @classmethod
+    def of(cls, network: nn.Module, settings: TranslatorSettings) -> Self:
+        """A network as it was built or loaded."""
+        return cls(network, settings, getattr(network, "divisor", 1))
+
+    @torch.inference_mode()
     def answer(
         self,
         stack: npt.NDArray[np.float32],
@@ -37,8 +44,10 @@ class Member:
         grid: WindowGrid,
         plan: WindowPlan,
         device: torch.device,
+        *,
+        middle_alone: bool,
     ) -> npt.NDArray[np.float32]:
-        """The middle slice of a stack, translated.
+        """Slices of a stack, translated.
 
         Args:
             stack: (k + c, H, W) of the grid's box.
@@ -46,38 +55,15 @@ class Member:
             grid: the windows.
             plan: precision.
             device: where the network lives.
+            middle_alone: keep the middle slice alone.
 
         Returns:
-            (H, W); 0 where no window was wanted.
+            (1, H, W) or (k, H, W); 0 where no window was wanted.
         """
         middle = self.settings.slices // 2
-        said: npt.NDArray[np.float32] = self._blended(stack, wanted, grid, plan, device, slice(middle, middle + 1))[0]
-        return said
-
-    def answer_all(
-        self,
-        stack: npt.NDArray[np.float32],
-        wanted: npt.NDArray[np.bool_],
-        grid: WindowGrid,
-        plan: WindowPlan,
-        device: torch.device,
-    ) -> npt.NDArray[np.float32]:
-        """Every slice of a stack, translated: (k, H, W); see `answer`."""
-        return self._blended(stack, wanted, grid, plan, device, slice(None))
-
-    @torch.inference_mode()
-    def _blended(
-        self,
-        stack: npt.NDArray[np.float32],
-        wanted: npt.NDArray[np.bool_],
-        grid: WindowGrid,
-        plan: WindowPlan,
-        device: torch.device,
-        kept: slice,
-    ) -> npt.NDArray[np.float32]:
+        kept = slice(middle, middle + 1) if middle_alone else slice(0, self.settings.slices)
         slices = torch.from_numpy(stack).to(device)
-        kept_slices = len(range(self.settings.slices)[kept])
-        total = torch.zeros((kept_slices, *slices.shape[1:]), device=device)
+        total = torch.zeros((kept.stop - kept.start, *slices.shape[1:]), device=device)
         chosen = list(grid.windows(wanted))
         at_once = WINDOWS_AT_ONCE.get(device.type, 1)
         height, width = grid.sides

@@ -30,7 +30,7 @@ class Slabs:
     def __init__(self, view: View, member: Member, grid: WindowGrid, plan: WindowPlan, *, mirrored: bool) -> None:
         self._view, self._member, self._grid, self._plan, self._mirrored = view, member, grid, plan, mirrored
         self._slices = member.settings.slices
-        first, end = view.filled
+        first, end = (view.filled[0], view.filled[-1] + 1) if view.filled else (0, view.depth)
         self._starts, self._weights = windows_along(first, end, self._slices, view.depth, plan)
 
     def pictures(self, indices: Sequence[int], device: torch.device) -> Iterator[npt.NDArray[np.float32]]:
@@ -58,4 +58,6 @@ class Slabs:
         wanted = np.any([view.wanted(index) for index in covered], axis=0)
         inside = view.inside(wanted, box, mirrored=self._mirrored)
         stack = view.stack(start + self._slices // 2, self._member.settings, box, mirrored=self._mirrored)
-        return self._member.answer_all(np.ascontiguousarray(stack), inside, self._grid, self._plan, device)
+        return self._member.answer(
+            np.ascontiguousarray(stack), inside, self._grid, self._plan, device, middle_alone=False
+        )

@@ -60,7 +60,7 @@ class View:
         depth: pictures.
         shape: rows and columns of a picture.
         rows_per_slice: m; 1 in the axial plane.
-        filled: first and end of the pictures in which answers are wanted.
+        filled: the pictures in which answers are wanted.
     """
 
     def __init__(self, source: SourceVolume, plane: Plane) -> None:
@@ -72,12 +72,12 @@ class View:
         self.depth, self.shape = sizes[0], ((sizes[1] - 1) * self.rows_per_slice + 1, sizes[2])
         self._frame = BodyFrame.of(source.mask)
         self._touched = [np.zeros(size, bool) for size in self.shape]
-        filled = []
+        self.filled: list[int] = []
         for index in range(self.depth):
             wanted = self.wanted(index)
             self._touched = [line | wanted.any(axis=1 - axis) for axis, line in enumerate(self._touched)]
-            filled += [index] if wanted.any() else []
-        self.filled = (filled[0], filled[-1] + 1) if filled else (0, self.depth)
+            if wanted.any():
+                self.filled.append(index)
 
     def wanted(self, index: int) -> npt.NDArray[np.bool_]:
         """Pixels (H, W) of a picture where an answer is wanted; rows between two slices follow either."""

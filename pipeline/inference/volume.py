@@ -91,12 +91,14 @@ def translate_volume(
     sides, done, answers = (False, True) if mirrored else (False,), 0, 0
     for plane in planes:
         view = View(source, plane)
-        chosen = [index for index in range(view.depth) if view.wanted(index).any()]
+        filled = set(view.filled)
         own = [
-            _asked(view, member, plan, mirrored=side).pictures(chosen, device) for member in members for side in sides
+            _asked(view, member, plan, mirrored=side).pictures(view.filled, device)
+            for member in members
+            for side in sides
         ]
         for index in range(view.depth):
-            if view.wanted(index).any():
+            if index in filled:
                 running = view.place(mean, index), view.place(squares, index)
                 for number, said in enumerate(own, answers + 1):
                     _welford(*running, decode(next(said)), number)
@@ -144,7 +146,9 @@ class _Pictures:
         for index in indices:
             inside = view.inside(view.wanted(index), grid.box, mirrored=mirrored)
             stack = view.stack(index, self._member.settings, grid.box, mirrored=mirrored)
-            said = self._member.answer(np.ascontiguousarray(stack), inside, grid, self._plan, device)
+            (said,) = self._member.answer(
+                np.ascontiguousarray(stack), inside, grid, self._plan, device, middle_alone=True
+            )
             yield view.restore(said, grid.box, mirrored=mirrored)
 
 

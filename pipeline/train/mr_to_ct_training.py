@@ -177,10 +177,7 @@ class MRToCTTraining:
 
     def _domain_card(self, networks: Mapping[str, nn.Module]) -> DomainCard:
         """What was learned from, and what validation cases come to: later cases are held against both."""
-        members = {
-            name: Member(network, self.model_settings, getattr(network, "divisor", 1))
-            for name, network in networks.items()
-        }
+        members = {name: Member.of(network, self.model_settings) for name, network in networks.items()}
         held_out = calibrated(
             self._volumes,
             self._volumes.volumes("MR", ["validation"]),
