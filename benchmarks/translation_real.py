@@ -17,7 +17,7 @@ import torch
 from benchmarks.lesions_real import _once
 from benchmarks.translation_real_data import ROTATIONS, moved_cts, read_set
 from benchmarks.translation_real_scores import baselines
-from benchmarks.translation_real_training import train_for
+from benchmarks.translation_real_training import ensemble_of, train_for
 
 SETS = ("head_pairs", "semi_head", "semi_pelvis")
 
@@ -56,6 +56,12 @@ def _train(options: argparse.Namespace) -> None:
     _once(options.work, key, measure)
 
 
+def _ensemble(options: argparse.Namespace) -> None:
+    key = {"what": "ensemble", "runs": options.runs, "set": options.set, "rotation": options.rotation}
+    folders = [options.work / "runs" / run for run in options.runs]
+    _once(options.work, key, lambda: ensemble_of(folders, read_set(options.work, options.set), options.rotation))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.translation_real", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
@@ -74,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--moved", type=float, default=0.0, help="pixels that training CTs are moved and bent by")
     train.add_argument("--seed", type=int, default=0)
     train.set_defaults(call=_train)
+    ensemble = commands.add_parser("ensemble", parents=[shared])
+    ensemble.add_argument("--set", choices=SETS, required=True)
+    ensemble.add_argument("--rotation", type=int, choices=range(ROTATIONS), default=0)
+    ensemble.add_argument(
+        "--runs", nargs="+", required=True, help="folders of WORK/runs, trained without this test set"
+    )
+    ensemble.set_defaults(call=_ensemble)
     return parser
 
 

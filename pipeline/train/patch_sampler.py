@@ -1,7 +1,7 @@
 """Draws MR and CT patches for translation training from a prepared volume set.
 
-A draw picks a volume in proportion to its slices with body, then a slice, then a patch whose center lies in the body's
-bounding box. Draw first, cut second; the same generator state gives the same batch.
+A draw picks a volume in proportion to its slices with body, then a slice, then a patch that is filled with body as far
+as it goes. Draw first, cut second; the same generator state gives the same batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,9 @@ from pipeline.slice_stacks import BodyFrame, middle_inside, neighbors, window
 
 PAIRED = ("paired", "registered")
 """Supervisions that see nothing but pairs."""
+
+MARGIN = 0.125
+"""Share of its side by which a patch may reach beyond the body, or cut it off where it could hold it."""
 
 _STORED_AIR = {"MR": -16384, "CT": -1024}
 
@@ -103,13 +106,13 @@ class PatchSampler:
         return row, index, frame
 
     def _corner(self, frame: BodyFrame) -> tuple[int, int]:
-        half = self._settings.patch_px // 2
+        side = self._settings.patch_px
         place = torch.rand(2, generator=self._rng).tolist()
-        rows, columns = (
-            frame.low[axis] + share * (frame.high[axis] - frame.low[axis] + 1)
+        top, left = (
+            _first_pixel(frame.low[axis], frame.high[axis] + 1, side, share)
             for axis, share in zip((1, 2), place, strict=True)
         )
-        return int(rows) - half, int(columns) - half
+        return top, left
 
     def _cut(
         self, row: dict[str, Any], frame: BodyFrame, index: int, top: int, left: int, mirrored: bool
@@ -169,6 +172,16 @@ class PatchSampler:
                 change="Add subjects, use supervision: unpaired, or set prepare.mr_to_ct.pair_by: subject "
                 "where you know that MR and CT of a subject are registered.",
             )
+
+
+def _first_pixel(low: int, end: int, side: int, share: float) -> int:
+    """Where a patch begins along an axis on which the body covers [low, end), for a share in [0, 1).
+
+    A patch that can hold the body does, a smaller one stays within it, both but for `MARGIN`.
+    """
+    first, last = sorted((low, end - side))
+    margin = int(MARGIN * side)
+    return first - margin + int(share * (last - first + 2 * margin + 1))
 
 
 def _places(volumes: VolumeSet, rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], int, BodyFrame]]:

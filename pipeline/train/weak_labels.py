@@ -19,16 +19,34 @@ from scipy import ndimage
 from pipeline.errors import InputError
 from pipeline.intensity import from_int16
 from pipeline.prepared_set import VolumeSet
+from pipeline.train.weak_values import LevelValues, by_place
 
 Volume = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-LIMITS = {"HU": (-300.0, 250.0), "grey": (20.0, 250.0)}
-"""Upper end of air (brain window: of air and fat) and lower end of bone, by unit of the CT. Between is soft tissue.
-Six tissues in HU were measured with six voters and were no better."""
 
-FIRST = "obd"
-"""What is known of air, soft tissue and bone in every MR: o open (a scalp may be cut off), b bright, d dark."""
+@dataclass(frozen=True)
+class _Known:
+    """What is known before any scan is seen, by unit of the CT, of air, soft tissue and bone.
+
+    Attributes:
+        limits: upper end of air and lower end of bone; between is soft tissue. Six tissues in HU were no better.
+        first: their look in MR: d dark, b bright, o open.
+        stays_dark: tissues that are dark in every MR, to the end: others' slices that lie wrong would teach else.
+        by_level: tissues whose value goes with the MR level, for partial volumes; that of others goes with the place.
+    """
+
+    limits: tuple[float, float]
+    first: str
+    stays_dark: tuple[int, ...] = ()
+    by_level: tuple[int, ...] = ()
+
+
+_KNOWN = {
+    "HU": _Known((-300.0, 250.0), first="dbd", stays_dark=(0, 2), by_level=(1, 2)),
+    # In a brain window fat is as black as air, a scalp may be cut off, and bone is one value.
+    "grey": _Known((20.0, 250.0), first="obd"),
+}
 
 HEIGHT_WINDOW = 0.12
 """Atlas slices are tried up to this far in relative height."""
@@ -38,6 +56,9 @@ SIZES = (0.86, 0.9, 0.94, 0.98, 1.02)
 
 DARKNESS = 0.25
 """Bone gives little signal, soft tissue much: e-folding of the first likelihood of bone in ranks of intensity."""
+
+STAYING_DARK = 0.15
+"""The same of what stays dark, as a factor of every later likelihood."""
 
 ATLASES = 8
 """CTs that are tried for one MR, the first ones of the set."""
@@ -130,13 +151,15 @@ class _Guess:
 
     def __init__(self, mr_units: Volume, mask: Mask, atlases: Sequence[Atlas], unit: str) -> None:
         self._bins = np.clip(((mr_units + 1) / 2 * BINS).astype(np.int64), 0, BINS - 1)
-        self._mask, self._atlases, self._limits = mask.astype(bool), atlases, LIMITS[unit]
+        self._mr_units, self._mask, self._atlases, self._known = mr_units, mask.astype(bool), atlases, _KNOWN[unit]
+        self._limits = self._known.limits
         self._tissue_count = len(self._limits) + 1
+        self._darkness = _darkness_of_bins(self._bins[self._mask])
         self._near = np.stack([ndimage.binary_dilation(plane, iterations=2) for plane in self._mask])
         self._extents = [_extents(atlas.mask) for atlas in atlases]
         own = _extents(self._mask)
         # The first evidence is the same for every scan: by rank of intensity, bone is dark and soft tissue bright.
-        self._posterior = _first_likelihood(mr_units, self._mask, FIRST)
+        self._posterior = _first_likelihood(mr_units, self._mask, self._known.first)
         best: dict[float, list[float]] = {}
         scored: list[list[tuple[float, float, int]]] = []
         poses = [self._candidates(own, k) for k in range(len(mr_units))]
@@ -176,7 +199,7 @@ class _Guess:
             self._poses[k] = best + [poses[n] for _, n in scored[VOTERS : 4 * VOTERS]]
 
     def values(self) -> Volume:
-        """Likeliest tissue of each pixel as a CT value: means of the voters, by tissue."""
+        """Likeliest tissue of each pixel as a CT value, from the voters that have it."""
         smooth = ndimage.gaussian_filter(self._posterior, (0, POSTERIOR_BLUR_PX, POSTERIOR_BLUR_PX, 0))
         tissue = smooth.argmax(axis=-1)
         everything = np.concatenate([atlas.ct[atlas.mask] for atlas in self._atlases])
@@ -184,12 +207,13 @@ class _Guess:
         parts = [everything[kinds == number] for number in range(self._tissue_count)]
         typical = [float(np.median(part)) if part.size else 0.0 for part in parts]
         lowest = float(min(atlas.ct.min() for atlas in self._atlases))
-        result = np.empty(self._mask.shape, np.float32)
+        result, level_values = np.empty(self._mask.shape, np.float32), LevelValues(self._limits)
         for k, poses in enumerate(self._poses):
-            warped = (
-                np.stack([self._laid(pose) for pose in poses[:VOTERS]]) if poses else np.empty((0, *tissue[k].shape))
-            )
-            result[k] = _by_tissue(warped, tissue[k], self._limits, typical)
+            voters = [self._laid(pose) for pose in poses[:VOTERS]]
+            warped = np.stack(voters) if voters else np.empty((0, *tissue[k].shape), np.float32)
+            result[k] = by_place(warped, tissue[k], self._limits, typical)
+            level_values.add(warped[:, self._near[k]], tissue[k][self._near[k]], self._mr_units[k][self._near[k]])
+        level_values.fill(result, tissue, self._mr_units, self._known.by_level)
         return np.where(self._near, result, lowest).astype(np.float32)
 
     def _candidates(self, own: Sequence[Any], k: int) -> list[tuple[float, _Pose]]:
@@ -229,6 +253,8 @@ class _Guess:
         for tissue in range(self._tissue_count):
             counts = np.bincount(bins, weights=posterior[self._near][:, tissue], minlength=BINS)
             smooth = ndimage.gaussian_filter1d(counts, 1.0, mode="nearest") + 1e-3 * counts.sum() / BINS + 1e-6
+            if tissue in self._known.stays_dark:
+                smooth *= self._darkness
             table[:, tissue] = smooth / smooth.sum()
         return table
 
@@ -267,6 +293,13 @@ def _extents(mask: Mask) -> list[tuple[float, tuple[float, float], tuple[float, 
     return found
 
 
+def _darkness_of_bins(bins: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """(BINS,): 1 for the darkest of these, falling with the rank of a bin's middle."""
+    counts = np.bincount(bins, minlength=BINS).astype(np.float64)
+    ranks = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1)
+    return np.asarray(np.exp(-ranks / STAYING_DARK))
+
+
 def _first_likelihood(mr_units: Volume, mask: Mask, known: str) -> npt.NDArray[np.float32]:
     """(K, H, W, tissues), each row sums to 1: by rank of intensity, as far as it is known."""
     inside = np.sort(mr_units[mask])
@@ -278,18 +311,3 @@ def _first_likelihood(mr_units: Volume, mask: Mask, known: str) -> npt.NDArray[n
     }
     table = np.stack([kinds[kind] for kind in known], axis=-1)
     return np.asarray(table / table.sum(axis=-1, keepdims=True), np.float32)
-
-
-def _by_tissue(
-    warped: npt.NDArray[Any], tissue: npt.NDArray[np.int64], limits: Sequence[float], typical: Sequence[float]
-) -> Volume:
-    """Mean of the voters that have the tissue of a pixel there; the typical value where none has."""
-    result = np.asarray(typical, np.float32)[tissue]
-    kinds = np.searchsorted(limits, warped, side="right")
-    for number in range(len(typical) if len(warped) else 0):
-        members = kinds == number
-        count = members.sum(axis=0)
-        mean = (warped * members).sum(axis=0) / np.maximum(count, 1)
-        chosen = (tissue == number) & (count > 0)
-        result[chosen] = mean[chosen]
-    return result

@@ -5,7 +5,7 @@ import torch
 from pipeline.errors import InputError
 from pipeline.intensity import CT_MAP
 from pipeline.settings import TrainMRToCTSettings
-from pipeline.train.patch_sampler import PatchSampler
+from pipeline.train.patch_sampler import MARGIN, PatchSampler, _first_pixel
 
 CPU = torch.device("cpu")
 
@@ -58,3 +58,20 @@ def test_without_pairs_paired_supervision_is_refused(volumes):
         volumes.table[row, "pair_volume"] = -1
     with pytest.raises(InputError, match="pairs"):
         sampler(volumes, supervision="paired")
+
+
+@pytest.mark.parametrize(("low", "end", "side"), [(0, 128, 128), (30, 90, 96), (40, 72, 128), (10, 20, 32)])
+def test_a_patch_that_can_hold_the_body_does_but_for_the_margin(low, end, side):
+    firsts = [_first_pixel(low, end, side, share) for share in np.linspace(0, 1, 400, endpoint=False)]
+    assert min(firsts) == end - side - int(MARGIN * side)
+    assert max(firsts) == low + int(MARGIN * side)
+
+
+@pytest.mark.parametrize(("low", "end", "side"), [(0, 256, 96), (17, 190, 128), (5, 70, 64)])
+def test_a_smaller_patch_is_filled_with_body_and_every_place_is_shown(low, end, side):
+    firsts = np.array([_first_pixel(low, end, side, share) for share in np.linspace(0, 1, 4000, endpoint=False)])
+    filled = np.minimum(firsts + side, end) - np.maximum(firsts, low)
+    assert filled.min() >= side - int(MARGIN * side)
+    assert set(range(low, end)) <= {place for first in set(firsts.tolist()) for place in range(first, first + side)}
+    counts = np.unique(firsts, return_counts=True)[1]
+    assert counts.max() - counts.min() <= 1
