@@ -161,6 +161,9 @@ class TrainMRToCTSettings(LoopSettings):
         description="Weight of the L1 distance to a guess of the CT made from other subjects' CTs; 0: none is made.",
     )
     lambda_bone: Weight = Field(0.0, description="Weight of the Dice of bone with the partner's or the guess's bone.")
+    lambda_bone_entropy: Weight = Field(
+        0.0, description="Weight of the same masks' cross-entropy; finds bone of few pixels, as in pelves."
+    )
     lambda_gradient: Weight = Field(0.0, description="Weight of edges that the MR does not have (Hiasa 2018).")
     lambda_mind: Weight = Field(0.0, description="Weight of the difference of MIND descriptors (Heinrich 2012).")
     lambda_body: Weight = Field(0.0, description="Weight of anything but air outside the body.")

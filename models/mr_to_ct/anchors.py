@@ -62,14 +62,14 @@ def ct_terms(
             terms["deformation"] = (settings.lambda_smooth, cost)
         terms["paired_ct"] = (settings.lambda_paired, _distance(settings, compared, known.truth, known.weight, ranks))
         bone_of = known.truth if registration is None else None
-        if registration is not None and settings.lambda_bone > 0:
-            terms["bone"] = (settings.lambda_bone, _bone(settings, compared, known.truth, known.weight, ranks))
+        if registration is not None:
+            terms |= _bone_terms(settings, compared, known.truth, known.weight, ranks)
     if known.weak is not None and settings.lambda_weak > 0:
         near = known.mr_mask + settings.outside_weight * (1 - known.mr_mask)
         terms["weak"] = (settings.lambda_weak, _distance(settings, fake, known.weak, near, ranks))
-    if bone_of is not None and settings.lambda_bone > 0:
+    if bone_of is not None:
         weight = known.weight if bone_of is known.truth else torch.ones_like(known.weight)
-        terms["bone"] = (settings.lambda_bone, _bone(settings, fake, bone_of, weight, ranks))
+        terms |= _bone_terms(settings, fake, bone_of, weight, ranks)
     return terms | structure_terms(settings, fake, known.source, known.mr_mask, ranks)
 
 
@@ -94,11 +94,18 @@ def _distance(settings: MRToCTStepSettings, fake: Tensor, truth: Tensor, weight:
     )
 
 
-def _bone(settings: MRToCTStepSettings, fake: Tensor, truth: Tensor, weight: Tensor, ranks: Ranks) -> Tensor:
-    """Bone Dice over the rows that have a partner; a level close to the end of the range needs a steep sigmoid."""
-    softness = min(0.1, (1 - settings.bone_level) / 2)
+def _bone_terms(settings: MRToCTStepSettings, fake: Tensor, truth: Tensor, weight: Tensor, ranks: Ranks) -> Weighted:
+    """Dice and cross-entropy of bone, over the rows that have a partner."""
     rows = (weight.flatten(1).sum(dim=1) > 0).to(fake.dtype)[:, None, None, None]
     bone = (truth >= settings.bone_level).to(fake.dtype)
-    away = torch.full_like(fake, -1.0)
-    shown = torch.where(rows > 0, fake, away)
-    return structure.bone_consistency(shown, bone * rows, settings.bone_level, softness, ranks)
+    terms: Weighted = {}
+    if settings.lambda_bone > 0:
+        # A level close to the end of the range needs a steep sigmoid.
+        softness = min(0.1, (1 - settings.bone_level) / 2)
+        shown = torch.where(rows > 0, fake, torch.full_like(fake, -1.0))
+        dice = structure.bone_consistency(shown, bone * rows, settings.bone_level, softness, ranks)
+        terms["bone"] = (settings.lambda_bone, dice)
+    if settings.lambda_bone_entropy > 0:
+        entropy = structure.bone_entropy(fake, bone, rows, settings.bone_level, ranks)
+        terms["bone_entropy"] = (settings.lambda_bone_entropy, entropy)
+    return terms

@@ -25,6 +25,7 @@ class MRToCTStepSettings:
         lambda_smooth: weight of the roughness of deformations, with "registered".
         lambda_weak: weight of the L1 distance from weak labels, in rows that have them.
         lambda_bone: weight of the bone masks' Dice: of partners where rows have them, of weak labels elsewhere.
+        lambda_bone_entropy: weight of the same masks' cross-entropy, for bone of few pixels.
         lambda_gradient: weight of `structure.gradient_consistency`.
         lambda_mind: weight of `structure.mind_consistency`.
         lambda_body: weight of `structure.body_consistency`.
@@ -56,6 +57,7 @@ class MRToCTStepSettings:
     lambda_smooth: float = 10.0
     lambda_weak: float = 0.0
     lambda_bone: float = 0.0
+    lambda_bone_entropy: float = 0.0
     lambda_gradient: float = 0.0
     lambda_mind: float = 0.0
     lambda_body: float = 0.0

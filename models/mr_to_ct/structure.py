@@ -6,6 +6,7 @@ With a translation f, its source s, forward differences ∂ along rows and colum
     MIND       ⟨|M(f) − M(s)|⟩, M_r = exp(−D_r / V), max over r = 1   Heinrich 2012, four neighbors r, 3×3 patches
     body       mean |f + 1| outside the body, where CT is air (−1)
     bone       1 − Dice of σ((f − level) / softness) and a bone mask
+    entropy    Σ −ln σ(±(f − level) / 0.1) over the pixels of the bone mask, + inside and − outside it
 
 Bone is dark in MR and bright in CT, so that an edge may change its sign: the gradient term does not see signs, and MIND
 (distances of patches D_r over their local mean V) does not see gain, offset or inversion.
@@ -19,6 +20,7 @@ from models.losses import masked_l1
 from models.ranks import ALONE, Ranks
 
 _SMALL = 1e-6
+_ENTROPY_SOFTNESS, _FEWEST_BONE = 0.1, 5e-4
 _NEIGHBORS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
@@ -92,6 +94,28 @@ def bone_consistency(translated: Tensor, bone: Tensor, level: float, softness: f
     found = torch.sigmoid((translated - level) / softness)
     overlap = 2 * ranks.summed((found * bone).sum()) + _SMALL
     return 1 - overlap / (ranks.summed(found.sum()) + ranks.summed(bone.sum()) + _SMALL)
+
+
+def bone_entropy(translated: Tensor, bone: Tensor, rows: Tensor, level: float, ranks: Ranks = ALONE) -> Tensor:
+    """Cross-entropy of bone in the translation with a bone mask, in nats, over the number of bone pixels in the mask.
+
+    Where Dice sees no bone it has no slope: missed bone of a few pixels is never found. This slope does not vanish, and
+    together they are what segmentation is trained with (Isensee 2021).
+
+    Args:
+        translated: (N, k, H, W).
+        bone: same shape, 1 in bone.
+        rows: weights that broadcast to that shape; 0 in rows that do not count.
+        level: unit at which bone begins.
+        ranks: who shares the batch; the mean of what they are given is the term of the whole batch.
+
+    Returns:
+        Scalar ≥ 0. Batches with hardly any bone count as if a share of `_FEWEST_BONE` of them were bone.
+    """
+    logits = (translated - level) / _ENTROPY_SOFTNESS
+    entropy = F.binary_cross_entropy_with_logits(logits, bone, reduction="none") * rows
+    count = ranks.mean((bone * rows).sum()).clamp(min=_FEWEST_BONE * bone.numel())
+    return entropy.sum() / count
 
 
 def linear_hounsfield(units: Tensor, knots_unit: tuple[float, ...], knots_linear: tuple[float, ...]) -> Tensor:

@@ -140,6 +140,7 @@ def _translation_extras(train: TrainMRToCTSettings) -> list[tuple[str, float]]:
         ("Roughness of deformations, weight", train.lambda_smooth if registered else 0),
         ("Distance to a guess of the CT made from other subjects' CTs, weight", train.lambda_weak),
         ("Dice of bone, weight", train.lambda_bone),
+        ("Cross-entropy of bone, weight", train.lambda_bone_entropy),
         ("Edges that the MR does not have (Hiasa 2018), weight", train.lambda_gradient),
         ("Difference of MIND descriptors (Heinrich 2012), weight", train.lambda_mind),
         ("Anything but air outside the body, weight", train.lambda_body),

@@ -236,9 +236,18 @@ def test_a_loss_that_one_rank_cannot_compute_stops_all(in_ranks: InRanks) -> Non
 TRANSLATION_CASES = {
     "unpaired": MRToCTStepSettings("unpaired", pool_size=5),
     "some pairs, every anchor": MRToCTStepSettings(
-        "mixed", lambda_weak=5, lambda_bone=3, lambda_gradient=2, lambda_mind=4, lambda_body=1, pool_size=5
+        "mixed",
+        lambda_weak=5,
+        lambda_bone=3,
+        lambda_bone_entropy=2,
+        lambda_gradient=2,
+        lambda_mind=4,
+        lambda_body=1,
+        pool_size=5,
     ),
-    "registered": MRToCTStepSettings("registered", lambda_bone=2, gradient_clip=0.5, lambda_cycle=0),
+    "registered": MRToCTStepSettings(
+        "registered", lambda_bone=2, lambda_bone_entropy=1, gradient_clip=0.5, lambda_cycle=0
+    ),
     "relative game with penalties": MRToCTStepSettings("unpaired", objective="relativistic", penalty=1.0, pool_size=5),
 }
 

@@ -84,21 +84,29 @@ def test_a_warm_start_resumes_where_it_was() -> None:
 
 def test_structure_terms_are_there_when_they_weigh_something() -> None:
     settings = MRToCTStepSettings(
-        lambda_weak=1.0, lambda_gradient=2.0, lambda_mind=3.0, lambda_body=4.0, lambda_bone=5.0, **ALONE
+        lambda_weak=1.0,
+        lambda_gradient=2.0,
+        lambda_mind=3.0,
+        lambda_body=4.0,
+        lambda_bone=5.0,
+        lambda_bone_entropy=6.0,
+        **ALONE,
     )
     terms = build(settings).step(batch(paired=False))
-    weights = {"weak": 1.0, "gradient": 2.0, "mind": 3.0, "body": 4.0, "bone": 5.0}
+    weights = {"weak": 1.0, "gradient": 2.0, "mind": 3.0, "body": 4.0, "bone": 5.0, "bone_entropy": 6.0}
     expected = sum(weight * terms[name] for name, weight in weights.items())
     assert torch.allclose(terms["g_loss"], torch.as_tensor(expected), rtol=1e-5)
-    assert all(0 < terms[name] <= 1.5 for name in weights)
+    assert all(0 < terms[name] <= 1.5 for name in weights if name != "bone_entropy")
 
 
 def test_rows_without_a_partner_do_not_count_for_bone() -> None:
-    settings = MRToCTStepSettings("mixed", lambda_bone=1.0, **ALONE)
+    settings = MRToCTStepSettings("mixed", lambda_bone=1.0, lambda_bone_entropy=1.0, **ALONE)
     data = replace(batch(), paired=torch.tensor([True, False]), weak=None)
     other = replace(data, ct=data.ct.clone(), mr=data.mr.clone())
     other.ct[1] = -other.ct[1]
-    assert torch.equal(build(settings).step(data)["bone"], build(settings).step(other)["bone"])
+    first, second = build(settings).step(data), build(settings).step(other)
+    assert torch.equal(first["bone"], second["bone"])
+    assert torch.equal(first["bone_entropy"], second["bone_entropy"])
 
 
 def test_registered_needs_its_network_and_pairs() -> None:

@@ -1,5 +1,7 @@
 """Structure terms: zero where nothing changed, blind to what may change, and right in closed form."""
 
+import math
+
 import pytest
 import torch
 
@@ -76,6 +78,35 @@ def test_bone_consistency_is_dice_where_the_sigmoid_is_sharp() -> None:
     translated[..., 1:4] = 0.9  # three found, one of two right: Dice 2 · 1 / (3 + 2)
     assert structure.bone_consistency(translated, bone, 0.4, 0.01).item() == pytest.approx(1 - 0.4, abs=1e-5)
     assert structure.bone_consistency(bone * 2 - 1, bone, 0.4, 0.01).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_bone_entropy_is_the_cross_entropy_over_the_bone_pixels() -> None:
+    bone, rows = torch.zeros(2, 1, 20, 20), torch.tensor([1.0, 0.0])[:, None, None, None]
+    bone[0, 0, 0, :3], bone[1] = 1, 1  # the second row does not count
+    translated = torch.full(bone.shape, 0.4 - 0.2)  # two softnesses below the level everywhere
+    expected = (3 * math.log(1 + math.e**2) + 397 * math.log(1 + math.e**-2)) / 3
+    assert structure.bone_entropy(translated, bone, rows, 0.4).item() == pytest.approx(expected, rel=1e-5)
+    assert structure.bone_entropy(bone * 9 - 4, bone, rows, 0.4).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_bone_that_dice_cannot_find_has_a_slope_in_the_entropy() -> None:
+    bone = torch.zeros(1, 1, 32, 32)
+    bone[..., 3, 3] = 1
+    slopes = []
+    for far in (-0.9, -0.5):
+        translated = torch.full(bone.shape, far, requires_grad=True)
+        (by_entropy,) = torch.autograd.grad(structure.bone_entropy(translated, bone, torch.ones(()), 0.4), translated)
+        (by_dice,) = torch.autograd.grad(structure.bone_consistency(translated, bone, 0.4, 0.1), translated)
+        slopes.append((-by_entropy[..., 3, 3].item(), -by_dice[..., 3, 3].item()))
+    assert slopes[0][0] == pytest.approx(10, rel=1e-3)
+    assert slopes[1][0] == pytest.approx(10, rel=1e-3)
+    assert slopes[0][1] < 1e-3
+
+
+def test_a_batch_without_bone_has_a_finite_entropy() -> None:
+    empty = torch.zeros(1, 1, 50, 40)
+    assert structure.bone_entropy(empty - 9, empty, torch.ones(()), 0.4).item() == 0
+    assert structure.bone_entropy(empty + 0.4, empty, torch.ones(()), 0.4).item() == pytest.approx(math.log(2) / 5e-4)
 
 
 def test_linear_hounsfield_is_the_map_between_its_knots_and_has_its_slopes() -> None:
