@@ -30,8 +30,9 @@ from models.image_pool import ImagePool
 from models.losses import objective_named
 from models.mr_to_ct.discriminator import PatchDiscriminator
 from models.mr_to_ct.generator import UNetGenerator
+from models.mr_to_ct.players import MRToCTNetworks
 from models.mr_to_ct.resnet_2017 import ResNet2017
-from models.mr_to_ct.step import MRToCTBatch, MRToCTNetworks, MRToCTStep
+from models.mr_to_ct.step import MRToCTBatch, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
 from models.optimization import Precision
 

@@ -23,19 +23,13 @@ from torch.optim import Optimizer
 from models import optimization
 from models.diagnostics import Game, probability_real_over_fake
 from models.ema import ExponentialMovingAverage
-from models.image_pool import ImagePool
 from models.losses import cycle_loss, identity_loss, masked_l1, objective_named, r1_penalty
 from models.mr_to_ct.anchors import KnownCT, Weighted, ct_terms
-from models.mr_to_ct.discriminator import MultiScaleDiscriminator, PatchDiscriminator
-from models.mr_to_ct.generator import Translator
-from models.mr_to_ct.registration import DeformationNetwork
+from models.mr_to_ct.players import MRToCTNetworks, Side, missing, sides_of
 from models.mr_to_ct.step_settings import MRToCTStepSettings
-from models.mr_to_ct.volumetric import VolumePatchDiscriminator
 from models.ranks import ALONE, Ranks
 from models.rules import broken_rule
 from models.shared_statistics import share_statistics
-
-Discriminator = PatchDiscriminator | MultiScaleDiscriminator | VolumePatchDiscriminator
 
 
 @dataclass(frozen=True)
@@ -57,35 +51,6 @@ class MRToCTBatch:
     ct_mask: Tensor
     paired: Tensor
     weak: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class MRToCTNetworks:
-    """The players, on one device. Those that the settings leave out may be None, and are not looked at.
-
-    Attributes:
-        mr_to_ct: s k + c channels in, k out.
-        ct_to_mr: s k + c channels in, s k out.
-        ct_discriminator: k channels in.
-        mr_discriminator: s k channels in.
-        registration: of k slices, for supervision "registered".
-    """
-
-    mr_to_ct: Translator
-    ct_to_mr: Translator | None = None
-    ct_discriminator: Discriminator | None = None
-    mr_discriminator: Discriminator | None = None
-    registration: DeformationNetwork | None = None
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One direction of translation: everything that ends in the target modality."""
-
-    target: str
-    translator: Translator
-    discriminator: Discriminator | None
-    pool: ImagePool
 
 
 @dataclass(frozen=True)
@@ -117,13 +82,13 @@ class MRToCTStep:
             if network is not None:
                 share_statistics(network, ranks)
         self.objective = objective_named(settings.objective)
-        self._sides = _sides(networks, settings)
+        self._sides = sides_of(networks, settings)
         self.slices = networks.mr_to_ct.out_channels
         self._channels = {"ct": self.slices, "mr": self.slices * settings.sequences}
         self.ema = ExponentialMovingAverage(networks.mr_to_ct, settings.ema_decay)
         self._registration = networks.registration if settings.supervision == "registered" else None
         if settings.supervision == "registered" and self._registration is None:
-            raise _missing("registration")
+            raise missing("registration")
         learners = [side.translator for side in self._sides] + ([self._registration] if self._registration else [])
         self._generator_adam = optimization.build_adam(
             [p for network in learners for p in network.parameters()],
@@ -173,7 +138,7 @@ class MRToCTStep:
         self.ema.update(self._sides[0].translator)
         return self.ranks.averaged(terms)
 
-    def _translate_batch(self, side: _Side, batch: MRToCTBatch, warm: bool) -> _Outcome:
+    def _translate_batch(self, side: Side, batch: MRToCTBatch, warm: bool) -> _Outcome:
         """One pass for the fakes and the identities: instance norm keeps images apart, so batching changes nothing."""
         source = self._shown(_OTHER[side.target], _other(side.target, batch))
         if warm or not self.settings.uses_identity:
@@ -394,47 +359,3 @@ def _own(target: str, batch: MRToCTBatch) -> Tensor:
 
 def _other(target: str, batch: MRToCTBatch) -> Tensor:
     return batch.mr if target == "ct" else batch.ct
-
-
-def _sides(networks: MRToCTNetworks, settings: MRToCTStepSettings) -> tuple[_Side, ...]:
-    """The directions in use, MR → CT first.
-
-    Raises:
-        ValueError: a network is missing or has other channels than mr_to_ct.
-    """
-    found = {"ct": (networks.mr_to_ct, networks.ct_discriminator)}
-    if settings.trains_ct_to_mr:
-        if networks.ct_to_mr is None:
-            raise _missing("ct_to_mr")
-        found["mr"] = (networks.ct_to_mr, networks.mr_discriminator)
-    sides = []
-    for target, (translator, discriminator) in found.items():
-        if settings.trains_discriminators and discriminator is None:
-            raise _missing(f"{target}_discriminator")
-        judge = discriminator if settings.trains_discriminators else None
-        _require_channels(networks.mr_to_ct, translator, judge, settings.sequences if target == "mr" else 1)
-        sides.append(_Side(target, translator, judge, ImagePool(settings.pool_size)))
-    return tuple(sides)
-
-
-def _missing(name: str) -> ValueError:
-    return broken_rule(
-        "every network that the settings train must be given",
-        found=f"{name} = None",
-        allowed="a network",
-        change=f"build {name}, or set the weights that need it to zero",
-    )
-
-
-def _require_channels(first: Translator, translator: Translator, judge: Discriminator | None, times: int) -> None:
-    channels = (first.in_channels, first.out_channels * times)
-    judged = channels[1] if judge is None else judge.in_channels
-    if (translator.in_channels, translator.out_channels) != channels or judged != channels[1]:
-        raise broken_rule(
-            "all networks must work on stacks of the same slices",
-            found=f"translators {(first.in_channels, first.out_channels)} and "
-            f"{(translator.in_channels, translator.out_channels)}, judged {judged}",
-            allowed="the same channels into both translators; `out` once for CT and once for each sequence of MR, and "
-            "as many for the discriminators",
-            change="build all networks for one stack size",
-        )

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.files import write_json
-from pipeline.geometry import Geometry, axial_geometry_for, is_sheared, resample
+from pipeline.geometry import Geometry, axial_geometry_for, is_sheared
 from pipeline.intensity import HU_HIGH, HU_LOW
 from pipeline.prepared_set import from_slices
+from pipeline.resampling import resample
 from pipeline.scan_io import (
     Algorithm,
     Deidentification,

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.files import write_json, write_text
-from pipeline.geometry import Affine, Geometry, geometry_with_spacing, resample, to_dicom_axial
+from pipeline.geometry import Affine, Geometry, geometry_with_spacing, to_dicom_axial
 from pipeline.phantom.contrast import SEQUENCES, add_ct_noise
 from pipeline.phantom.subject import GRIDS, PhantomGrid, PhantomTruth, phantom_subject
+from pipeline.resampling import resample
 from pipeline.scan_io import (
     AIR_HU,
     Acquisition,

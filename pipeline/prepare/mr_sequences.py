@@ -14,10 +14,11 @@ import numpy as np
 
 from pipeline.catalog import Catalog
 from pipeline.errors import InputError
-from pipeline.geometry import Affine, Geometry, resample
+from pipeline.geometry import Affine, Geometry
 from pipeline.prepare.registration import CT_RANGE_HU, Side, clipped_mr, inverse, register
 from pipeline.prepare.registration_check import check_registration
 from pipeline.prepare.sequence_channels import registered_sequences
+from pipeline.resampling import resample
 from pipeline.settings import RegistrationLimits
 
 Row = Mapping[str, Any]

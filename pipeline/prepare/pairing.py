@@ -10,13 +10,14 @@ import polars as pl
 
 from pipeline.body_mask import ct_body_mask
 from pipeline.catalog import Catalog
-from pipeline.geometry import Geometry, geometry_with_spacing, resample, to_canonical
+from pipeline.geometry import Geometry, geometry_with_spacing, to_canonical
 from pipeline.intensity import HU_HIGH, HU_LOW, from_int16
 from pipeline.prepare.bend_check import find_bend
 from pipeline.prepare.registration import LEVELS_MM, Side, Transform, register
 from pipeline.prepare.registration_check import RegistrationCheck, check_registration
 from pipeline.prepare.volumes import PreparedVolume, prepare_ct_volume
 from pipeline.prepared_set import from_slices
+from pipeline.resampling import resample
 from pipeline.scan_io import AIR_HU
 from pipeline.settings import PrepareMRToCTSettings, RegistrationLimits
 

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from pipeline.geometry import Affine, Geometry, geometry_with_spacing, resample
+from pipeline.geometry import Affine, Geometry, geometry_with_spacing
 from pipeline.prepare.bend import Bend
+from pipeline.resampling import resample
 
 Volume = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

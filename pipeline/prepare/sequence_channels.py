@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.catalog import Catalog
-from pipeline.geometry import Geometry, resample
+from pipeline.geometry import Geometry
+from pipeline.resampling import resample
 
 Row = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pipeline.body_mask import ct_body_mask, dilate_in_plane, mr_body_mask
 from pipeline.catalog import Catalog
-from pipeline.geometry import Affine, Geometry, geometry_with_spacing, resample, to_canonical
+from pipeline.geometry import Affine, Geometry, geometry_with_spacing, to_canonical
 from pipeline.intensity import HU_HIGH, HU_LOW, robust_mr_scale, to_int16
 from pipeline.prepare.bias_field import correct_bias
 from pipeline.prepare.mr_normalization import (
@@ -21,6 +21,7 @@ from pipeline.prepare.mr_normalization import (
 )
 from pipeline.prepare.registration import Transform
 from pipeline.prepared_set import to_slices
+from pipeline.resampling import resample
 from pipeline.scan_io import AIR_HU
 from pipeline.settings import PrepareMRToCTSettings
 

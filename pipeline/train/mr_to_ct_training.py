@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from models.mr_to_ct.discriminator import MultiScaleDiscriminator, PatchDiscriminator
+from models.mr_to_ct.players import Discriminator, MRToCTNetworks
 from models.mr_to_ct.registration import DeformationNetwork
-from models.mr_to_ct.step import Discriminator, MRToCTBatch, MRToCTNetworks, MRToCTStep
+from models.mr_to_ct.step import MRToCTBatch, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
 from models.mr_to_ct.volumetric import VolumePatchDiscriminator
 from models.ranks import ALONE, Ranks

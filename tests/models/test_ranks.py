@@ -21,8 +21,9 @@ from models.lesion_gan.virtual_batch import VirtualBatchGenerator
 from models.losses import NonFiniteLossError
 from models.mr_to_ct.discriminator import PatchDiscriminator
 from models.mr_to_ct.generator import UNetGenerator
+from models.mr_to_ct.players import MRToCTNetworks
 from models.mr_to_ct.registration import DeformationNetwork
-from models.mr_to_ct.step import MRToCTBatch, MRToCTNetworks, MRToCTStep
+from models.mr_to_ct.step import MRToCTBatch, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
 from models.mr_to_ct.volumetric import VolumePatchDiscriminator, VolumeUNetGenerator
 from models.ranks import ALONE, RankLostError, Ranks

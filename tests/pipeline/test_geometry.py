@@ -20,11 +20,11 @@ from pipeline.geometry import (
     is_sheared,
     lps_to_ras,
     ras_to_lps,
-    resample,
     slice_normal,
     to_canonical,
     to_dicom_axial,
 )
+from pipeline.resampling import resample
 
 Array = NDArray[np.float64]
 SHAPE = (4, 5, 6)

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.files import folder_manifest
-from pipeline.geometry import Geometry, resample, to_canonical
+from pipeline.geometry import Geometry, to_canonical
 from pipeline.phantom import (
     CohortTruth,
     PhantomGrid,
@@ -18,6 +18,7 @@ from pipeline.phantom import (
     phantom_subject,
     write_cohort,
 )
+from pipeline.resampling import resample
 from pipeline.scan_io import Scan, find_dicom_series, read_dicom_series, read_nifti
 
 HEAD = PhantomGrid((44, 52, 20), (5.0, 5.0, 8.0), (9.0, 11.0))

@@ -11,7 +11,8 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.geometry import Geometry, axial_geometry_for, resample
+from pipeline.geometry import Geometry, axial_geometry_for
+from pipeline.resampling import resample
 from pipeline.scan_io import (
     Acquisition,
     Algorithm,

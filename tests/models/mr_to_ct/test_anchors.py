@@ -8,8 +8,9 @@ import torch.nn.functional as F
 
 from models.mr_to_ct.discriminator import PatchDiscriminator
 from models.mr_to_ct.generator import UNetGenerator
+from models.mr_to_ct.players import MRToCTNetworks
 from models.mr_to_ct.registration import DeformationNetwork, warp
-from models.mr_to_ct.step import MRToCTBatch, MRToCTNetworks, MRToCTStep
+from models.mr_to_ct.step import MRToCTBatch, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
 
 SIDE = 32

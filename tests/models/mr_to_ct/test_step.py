@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from models.losses import NonFiniteLossError
 from models.mr_to_ct.discriminator import PatchDiscriminator
 from models.mr_to_ct.generator import UNetGenerator
-from models.mr_to_ct.step import MRToCTBatch, MRToCTNetworks, MRToCTStep
+from models.mr_to_ct.players import MRToCTNetworks
+from models.mr_to_ct.step import MRToCTBatch, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
 
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.blocks import initialize
-from models.mr_to_ct.step import MRToCTBatch, MRToCTNetworks, MRToCTStep
+from models.mr_to_ct.players import MRToCTNetworks
+from models.mr_to_ct.step import MRToCTBatch, MRToCTStep
 from models.mr_to_ct.step_settings import MRToCTStepSettings
 from models.mr_to_ct.volumetric import (
     VolumePatchDiscriminator,

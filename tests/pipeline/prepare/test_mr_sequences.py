@@ -5,13 +5,14 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import InputError
-from pipeline.geometry import Geometry, resample
+from pipeline.geometry import Geometry
 from pipeline.intensity import from_int16
 from pipeline.phantom import PhantomGrid, phantom_subject
 from pipeline.prepare.mr_to_ct import prepare_volume_set
 from pipeline.prepare.registration import displaced
 from pipeline.prepared_set import from_slices, read_volume_set
 from pipeline.records import silent
+from pipeline.resampling import resample
 from pipeline.settings import PrepareMRToCTSettings, RunSettings
 
 GRID = PhantomGrid((56, 66, 23), (4.0, 4.0, 7.0), (11.0, 14.0))

@@ -3,12 +3,13 @@ import pytest
 from scipy import ndimage
 
 from pipeline.errors import InputError
-from pipeline.geometry import Geometry, resample
+from pipeline.geometry import Geometry
 from pipeline.intensity import GREY_MAP, from_int16
 from pipeline.phantom import PhantomGrid, phantom_subject
 from pipeline.prepare.mr_to_ct import prepare_volume_set
 from pipeline.prepared_set import from_slices, read_volume_set
 from pipeline.records import silent
+from pipeline.resampling import resample
 from pipeline.settings import PrepareMRToCTSettings
 
 SHAPE = (40, 44, 6)

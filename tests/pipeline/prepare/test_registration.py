@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.body_mask import ct_body_mask, mr_body_mask
-from pipeline.geometry import Geometry, axial_geometry_for, resample, to_canonical
+from pipeline.geometry import Geometry, axial_geometry_for, to_canonical
 from pipeline.phantom import PhantomGrid, phantom_subject
 from pipeline.prepare.registration import (
     Side,
@@ -17,6 +17,7 @@ from pipeline.prepare.registration import (
     starts,
 )
 from pipeline.prepare.registration_check import check_registration
+from pipeline.resampling import resample
 from pipeline.settings import RegistrationLimits
 
 HEAD = PhantomGrid((56, 66, 23), (4.0, 4.0, 7.0), (11.0, 14.0))
