@@ -34,16 +34,19 @@ class _Known:
         first: their look in MR: d dark, b bright, o open.
         stays_dark: tissues that are dark in every MR, to the end: others' slices that lie wrong would teach else.
         by_level: tissues whose value goes with the MR level, for partial volumes; that of others goes with the place.
+        spread_px: deviation of the point spread that edges between tissues are given; none where bone is one value, since
+            what is less is no bone.
     """
 
     limits: tuple[float, float]
     first: str
     stays_dark: tuple[int, ...] = ()
     by_level: tuple[int, ...] = ()
+    spread_px: float = 0.0
 
 
 _KNOWN = {
-    "HU": _Known((-300.0, 250.0), first="dbd", stays_dark=(0, 2), by_level=(1, 2)),
+    "HU": _Known((-300.0, 250.0), first="dbd", stays_dark=(0, 2), by_level=(1, 2), spread_px=0.5),
     # In a brain window fat is as black as air, a scalp may be cut off, and bone is one value.
     "grey": _Known((20.0, 250.0), first="obd"),
 }
@@ -214,7 +217,8 @@ class _Guess:
             result[k] = by_place(warped, tissue[k], self._limits, typical)
             level_values.add(warped[:, self._near[k]], tissue[k][self._near[k]], self._mr_units[k][self._near[k]])
         level_values.fill(result, tissue, self._mr_units, self._known.by_level)
-        return np.where(self._near, result, lowest).astype(np.float32)
+        result = np.where(self._near, result, lowest)
+        return ndimage.gaussian_filter(result, (0, self._known.spread_px, self._known.spread_px)).astype(np.float32)
 
     def _candidates(self, own: Sequence[Any], k: int) -> list[tuple[float, _Pose]]:
         if own[k] is None:

@@ -32,6 +32,15 @@ def head(high: float, wide: float, down: float, seed: int, unit: str = "grey"):
 SHAPES = [(24, 20, 0), (27, 19, 2), (22, 22, -2), (26, 21, 1)]
 
 
+def test_edges_are_spread_in_hounsfield_units_alone():
+    mr, _, body, _ = head(25, 20, 3, 9)
+    for unit, between in (("HU", True), ("grey", False)):
+        others = [head(*shape, seed, unit) for seed, shape in enumerate(SHAPES)]
+        guess = weak_ct(mr, body, [Atlas(other[1], other[3]) for other in others], unit)
+        low, high = (-950, -50) if unit == "HU" else (5, 80)
+        assert bool(((guess > low) & (guess < high)).any()) is between
+
+
 @pytest.mark.parametrize(("unit", "level"), [("grey", 250.0), ("HU", 250.0)])
 def test_bone_is_found_where_it_is(unit, level):
     mr, ct, body, _ = head(25, 20, 3, 9, unit)
