@@ -34,8 +34,8 @@ class _Known:
         first: their look in MR: d dark, b bright, o open.
         stays_dark: tissues that are dark in every MR, to the end: others' slices that lie wrong would teach else.
         by_level: tissues whose value goes with the MR level, for partial volumes; that of others goes with the place.
-        spread_px: deviation of the point spread that edges between tissues are given; none where bone is one value, since
-            what is less is no bone.
+        spread_px: deviation of the point spread that edges between tissues are given; none where bone is one value,
+            since what is less is no bone.
     """
 
     limits: tuple[float, float]
