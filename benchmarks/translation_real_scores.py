@@ -55,7 +55,10 @@ def baselines(pairs: PairSet, rotation: int) -> dict[str, Any]:
 def fit_lookup(
     train: Sequence[Case], chosen: Callable[[Case], npt.NDArray[np.bool_]] | None = None
 ) -> npt.NDArray[np.float64]:
-    """Median CT of every MR level inside the outline: no table has a smaller error. Missing levels are interpolated."""
+    """Median CT of every MR level inside the outline: no table has a smaller error.
+
+    Missing levels are interpolated. ``chosen`` picks pixels of a case; where it picks none at all, the table is 0.
+    """
     places = [case.outline & chosen(case) if chosen else case.outline for case in train]
     levels = np.concatenate([_levels(case.mr)[place] for case, place in zip(train, places, strict=True)])
     values = np.concatenate([case.ct[place] for case, place in zip(train, places, strict=True)])
@@ -63,6 +66,8 @@ def fit_lookup(
     for level in np.unique(levels):
         medians[level] = np.median(values[levels == level])
     known = np.flatnonzero(~np.isnan(medians))
+    if not len(known):
+        return np.zeros(_LEVELS)
     return np.interp(np.arange(_LEVELS), known, medians[known])
 
 

@@ -1,5 +1,7 @@
 """The protocol of the translation benchmark: splits, outlines, lookups and scores in closed form."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,8 +38,20 @@ def test_the_lookup_is_the_median_by_level_and_solves_what_it_can(pairs):
     np.testing.assert_allclose(table[60:130], 2 * np.arange(60, 130))
     rows = baselines(pairs, 0)
     assert rows["lookup"]["mae"] == 0
+    assert rows["true_tissues"]["mae"] == 0
     assert rows["one_value"]["mae"] > 20
     assert rows["truth_one_pixel_off"]["mae"] > 20
+
+
+def test_true_tissues_tell_apart_what_one_mr_level_does_not(pairs):
+    rng, cases = np.random.default_rng(0), []
+    for one in pairs.cases:  # MR says nothing of what is bone
+        ct = np.where(one.outline, np.where(rng.random(one.mr.shape) < 0.5, 60, 255), 0).astype(np.float32)
+        cases.append(replace(one, ct=ct))
+    rows = baselines(PairSet("grey", cases), 0)
+    assert rows["lookup"]["mae"] > 90
+    assert rows["true_tissues"]["mae"] == 0
+    assert rows["true_tissues"]["bone_dice"] == 1
 
 
 def test_errors_count_inside_the_outline_and_bone_counts_everywhere(pairs):
