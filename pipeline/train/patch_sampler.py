@@ -1,7 +1,7 @@
 """Draws MR and CT patches for translation training from a prepared volume set.
 
-A draw picks a volume in proportion to its slices with body, then a slice, then a patch that is filled with body as far
-as it goes. Draw first, cut second; the same generator state gives the same batch.
+A draw picks a volume in proportion to its slices with body, then a slice, then a patch that holds the body where it can,
+and else has its middle in the body. Draw first, cut second; the same generator state gives the same batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ PAIRED = ("paired", "registered")
 """Supervisions that see nothing but pairs."""
 
 MARGIN = 0.125
-"""Share of its side by which a patch may reach beyond the body, or cut it off where it could hold it."""
+"""Share of its side by which a patch may cut off a body that it could hold."""
 
 _STORED_AIR = {"MR": -16384, "CT": -1024}
 
@@ -177,11 +177,13 @@ class PatchSampler:
 def _first_pixel(low: int, end: int, side: int, share: float) -> int:
     """Where a patch begins along an axis on which the body covers [low, end), for a share in [0, 1).
 
-    A patch that can hold the body does, a smaller one stays within it, both but for `MARGIN`.
+    A patch that can hold the body does, but for `MARGIN`. A smaller one has its middle anywhere in the body: within it
+    alone, the skin and the skull below it would be seen more seldom than what they surround.
     """
-    first, last = sorted((low, end - side))
+    if side < end - low:
+        return int(low + share * (end - low)) - side // 2
     margin = int(MARGIN * side)
-    return first - margin + int(share * (last - first + 2 * margin + 1))
+    return end - side - margin + int(share * (low - end + side + 2 * margin + 1))
 
 
 def _places(volumes: VolumeSet, rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], int, BodyFrame]]:
