@@ -1,7 +1,7 @@
 """Draws MR and CT patches for translation training from a prepared volume set.
 
-A draw picks a volume in proportion to its slices with body, then a slice, then a patch that holds the body where it can,
-and else has its middle in the body. Draw first, cut second; the same generator state gives the same batch.
+A draw picks a volume in proportion to its slices with body, then a slice, then a patch that holds the body where it
+can, and else has its middle in the body. Draw first, cut second; the same generator state gives the same batch.
 """
 
 from collections.abc import Mapping, Sequence
