@@ -52,24 +52,20 @@ def ct_terms(
     The mean of what the ranks are given is the term of the whole batch.
     """
     terms: Weighted = {}
-    bone_of = known.weak
+    compared, bone_of, weight = fake, known.weak, torch.ones_like(known.weight)
     if known.truth is not None:
-        compared = fake
+        bone_of, weight = known.truth, known.weight
         if registration is not None:
             displacements = registration(fake, known.truth)
             compared = warp(fake, displacements)
             cost = roughness(displacements) + LENGTH_SHARE * length(displacements)
             terms["deformation"] = (settings.lambda_smooth, cost)
         terms["paired_ct"] = (settings.lambda_paired, _distance(settings, compared, known.truth, known.weight, ranks))
-        bone_of = known.truth if registration is None else None
-        if registration is not None:
-            terms |= _bone_terms(settings, compared, known.truth, known.weight, ranks)
     if known.weak is not None and settings.lambda_weak > 0:
         near = known.mr_mask + settings.outside_weight * (1 - known.mr_mask)
         terms["weak"] = (settings.lambda_weak, _distance(settings, fake, known.weak, near, ranks))
     if bone_of is not None:
-        weight = known.weight if bone_of is known.truth else torch.ones_like(known.weight)
-        terms |= _bone_terms(settings, fake, bone_of, weight, ranks)
+        terms |= _bone_terms(settings, compared, bone_of, weight, ranks)
     return terms | structure_terms(settings, fake, known.source, known.mr_mask, ranks)
 
 

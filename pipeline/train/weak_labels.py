@@ -210,13 +210,14 @@ class _Guess:
         parts = [everything[kinds == number] for number in range(self._tissue_count)]
         typical = [float(np.median(part)) if part.size else 0.0 for part in parts]
         lowest = float(min(atlas.ct.min() for atlas in self._atlases))
-        result, level_values = np.empty(self._mask.shape, np.float32), LevelValues(self._limits)
+        result = np.empty(self._mask.shape, np.float32)
+        by_level = LevelValues(self._limits, self._known.by_level)
         for k, poses in enumerate(self._poses):
             voters = [self._laid(pose) for pose in poses[:VOTERS]]
             warped = np.stack(voters) if voters else np.empty((0, *tissue[k].shape), np.float32)
             result[k] = by_place(warped, tissue[k], self._limits, typical)
-            level_values.add(warped[:, self._near[k]], tissue[k][self._near[k]], self._mr_units[k][self._near[k]])
-        level_values.fill(result, tissue, self._mr_units, self._known.by_level)
+            by_level.add(warped[:, self._near[k]], tissue[k][self._near[k]], self._mr_units[k][self._near[k]])
+        by_level.fill(result, tissue, self._mr_units)
         result = np.where(self._near, result, lowest)
         return ndimage.gaussian_filter(result, (0, self._known.spread_px, self._known.spread_px)).astype(np.float32)
 

@@ -48,23 +48,24 @@ class LevelValues:
 
     Args:
         limits: upper end of each tissue but the last, in CT values.
+        tissues: those that are asked for; votes for others are not kept.
     """
 
-    def __init__(self, limits: Sequence[float]) -> None:
+    def __init__(self, limits: Sequence[float], tissues: Sequence[int]) -> None:
         self._limits = limits
-        self._votes: list[list[tuple[npt.NDArray[np.int64], Volume]]] = [[] for _ in range(len(limits) + 1)]
+        self._votes: dict[int, list[tuple[npt.NDArray[np.int64], Volume]]] = {number: [] for number in tissues}
 
     def add(self, voters: Volume, tissue: Tissues, mr_units: Volume) -> None:
         """Take votes (V, ...) of places with these tissues and MR units in [-1, 1], both (...)."""
         levels, agree = _levels(mr_units), np.searchsorted(self._limits, voters, side="right") == tissue
-        for number, votes in enumerate(self._votes):
+        for number, votes in self._votes.items():
             chosen = agree & (tissue == number)
             votes.append((np.broadcast_to(levels, voters.shape)[chosen], voters[chosen]))
 
-    def fill(self, values: Volume, tissue: Tissues, mr_units: Volume, tissues: Sequence[int]) -> None:
-        """Write the values of these tissues into (K, H, W); a tissue without enough votes keeps what is there."""
+    def fill(self, values: Volume, tissue: Tissues, mr_units: Volume) -> None:
+        """Write the values of the tissues into (K, H, W); one without enough votes keeps what is there."""
         levels = _levels(mr_units)
-        for number in tissues:
+        for number in self._votes:
             table = self._table(number)
             if table is not None:
                 here = tissue == number
