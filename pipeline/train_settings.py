@@ -42,8 +42,10 @@ class LoopSettings(FrozenSettings):
     log_every_images: Count = 512
     checkpoint_every_images: Count = 8192
     grid_every_images: Count = 16384
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16: passes of the networks in mixed precision; weights and losses stay float32."
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        "float32",
+        description="bfloat16: passes of the networks in mixed precision; weights and losses stay float32. auto: "
+        "bfloat16 on a device that has units for it, float32 elsewhere, where it would be slower.",
     )
     gradient_clip: Weight = Field(0.0, description="Largest gradient norm of a step; longer ones are cut. 0 is off.")
     alarms: AlarmSettings = AlarmSettings()

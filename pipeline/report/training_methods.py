@@ -19,6 +19,11 @@ _GENERATORS: Mapping[str, str] = {
     "light": "light (half resolution and below)",
     "resnet_2017": "ResNet (as published, with transposed convolutions and tanh)",
 }
+_PRECISIONS: Mapping[str, str] = {
+    "float32": "",
+    "bfloat16": " Networks ran in bfloat16.",
+    "auto": " Networks ran in bfloat16 on a device with units for it, else in float32.",
+}
 _SUPERVISION: Mapping[str, str] = {
     "unpaired": "unpaired: no MR was ever shown together with the CT of the same subject",
     "paired": "paired: the distance to the registered CT of the same subject was part of the loss",
@@ -159,7 +164,7 @@ def _loop_sentences(train: TrainLesionsSettings | TrainMRToCTSettings) -> str:
     words = f" The moving average of the generator decays by {train.ema_decay:g} a step."
     words += " Mirrored images were shown too." if train.mirror else ""
     words += f" Gradients were clipped to a norm of {train.gradient_clip:g}." if train.gradient_clip else ""
-    words += " Networks ran in bfloat16." if train.precision != "float32" else ""
+    words += _PRECISIONS[train.precision]
     return words + _alarm_sentence(train.alarms)
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, JsonValue
 
+from models.optimization import in_bfloat16
 from pipeline.device import choose_device, describe_device, turn_on
 from pipeline.records import ProgressCallback, StageRecord, silent
 from pipeline.settings import LoopSettings, RunSettings, TrainLesionsSettings, TrainMRToCTSettings
@@ -108,7 +109,8 @@ def _run(
             facts = train(training, own, context.folder, _WHAT[track], context.progress, crew)
             crew.finish()
         processes = {"processes": crew.ranks.count} if crew.shared else {}
-        return facts | processes | {"device": describe_device(device)}
+        precision = "bfloat16" if in_bfloat16(own.precision, device) else "float32"
+        return facts | processes | {"device": describe_device(device), "precision": precision}
 
     turn = turn_on(crew.device or choose_device(settings.device), settings.device_turns)
     stage = Stage(f"train_{track}", _MODULE, body, resumable=True, turn=turn)

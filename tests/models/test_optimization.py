@@ -1,5 +1,7 @@
 """One update: its size, its guard, clipping, and mixed precision."""
 
+import time
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -51,6 +53,33 @@ def test_bfloat16_is_used_in_the_passes_and_only_there() -> None:
     layer(images)
     assert dtypes == [torch.float32, torch.bfloat16, torch.float32]
     assert layer.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("units", "short"),
+    [({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({"avx512_f": True, "amx_bf16": False}, False)],
+)
+def test_auto_is_bfloat16_where_the_processor_has_units_for_it(
+    units: dict[str, bool], short: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    with passes("auto", torch.ones(1)):
+        assert (nn.Linear(1, 1)(torch.ones(1)).dtype == torch.bfloat16) == short
+
+
+def test_auto_is_never_slower_than_float32_by_imitation() -> None:
+    """What this processor says of itself is held against its clock: imitated bfloat16 takes many times as long."""
+    images, layer = torch.ones(4, 32, 64, 64), nn.Conv2d(32, 32, 3)
+    seconds: dict[str, float] = {}
+    for precision in ("float32", "auto"):
+        times = []
+        for _ in range(5):
+            began = time.process_time()
+            with passes(precision, images):
+                layer(images).sum().backward()
+            times.append(time.process_time() - began)
+        seconds[precision] = min(times)
+    assert seconds["auto"] < 3 * seconds["float32"]
 
 
 def test_an_unknown_precision_is_refused() -> None:
