@@ -4,8 +4,9 @@ For every slice, CT slices of other subjects at about the same height are laid o
 extent, as they are and mirrored, at a few sizes, since the two modalities need not outline the body alike). The best
 ones vote for bone, soft tissue and air, pixel by pixel; expectation-maximization (Dempster 1977, with histograms of
 the case's own intensities for the three tissues: Van Leemput 1999 is the idea) turns the vote into a posterior, the
-atlas slices are ranked again by how well they agree with it, moved a little, and vote again. The result is no truth,
-it is a place to start from: skull and air where they belong, soft tissue as flat as the average of patients is.
+atlas slices are ranked again by how well they agree with it, moved a little, and vote again. Where the MR tells bone
+from soft tissue, they are then bent onto the posterior, and vote for the last time. The result is no truth, it is a
+place to start from: skull and air where they belong, soft tissue as flat as the average of patients is.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from scipy import ndimage
 from pipeline.errors import InputError
 from pipeline.intensity import from_int16
 from pipeline.prepared_set import VolumeSet
+from pipeline.train.weak_bending import bent_onto
 from pipeline.train.weak_values import LevelValues, by_place
 
 Volume = npt.NDArray[np.float32]
@@ -36,6 +38,9 @@ class _Known:
         by_level: tissues whose value goes with the MR level, for partial volumes; that of others goes with the place.
         spread_px: deviation of the point spread that edges between tissues are given; none where bone is one value,
             since what is less is no bone.
+        bent_below: atlas slices are bent where the MR's intensities of bone and of soft tissue have less than this in
+            common, of 1: heads .06 to .10. In pelves, .21 to .26, marrow is bright and muscle dark: bone would be bent
+            onto muscle.
     """
 
     limits: tuple[float, float]
@@ -43,10 +48,11 @@ class _Known:
     stays_dark: tuple[int, ...] = ()
     by_level: tuple[int, ...] = ()
     spread_px: float = 0.0
+    bent_below: float = 0.0
 
 
 _KNOWN = {
-    "HU": _Known((-300.0, 250.0), first="dbd", stays_dark=(0, 2), by_level=(1, 2), spread_px=0.5),
+    "HU": _Known((-300.0, 250.0), first="dbd", stays_dark=(0, 2), by_level=(1, 2), spread_px=0.5, bent_below=0.15),
     # In a brain window fat is as black as air, a scalp may be cut off, and bone is one value.
     "grey": _Known((20.0, 250.0), first="obd"),
 }
@@ -146,6 +152,9 @@ def weak_ct(mr_units: Volume, mask: Mask, atlases: Sequence[Atlas], unit: str) -
         guess.vote()
         guess.rank()
     guess.vote()
+    if guess.tells_bone():
+        guess.bend()
+        guess.vote()
     return guess.values()
 
 
@@ -175,16 +184,16 @@ class _Guess:
         means = {size: float(np.mean(values)) for size, values in best.items() if values}
         chosen = max(means, key=lambda size: means[size], default=1.0)
         self._poses = [[found[n][1] for _, size, n in scored[k] if size == chosen] for k, found in enumerate(poses)]
+        self._bent: list[Volume] = []
 
     def vote(self) -> None:
         """Prior from the best poses, then expectation-maximization over the whole volume."""
         prior = np.full(self._posterior.shape, 1 / self._tissue_count, np.float32)
-        for k, poses in enumerate(self._poses):
-            if not poses:
+        for k in range(len(prior)):
+            tissues = np.searchsorted(self._limits, self._voters(k), side="right")
+            if not len(tissues):
                 continue
-            votes = np.mean(
-                [np.eye(self._tissue_count, dtype=np.float32)[self._tissues(pose)] for pose in poses[:VOTERS]], axis=0
-            )
+            votes = np.eye(self._tissue_count, dtype=np.float32)[tissues].mean(axis=0)
             prior[k] = ndimage.gaussian_filter(votes, (PRIOR_BLUR_PX, PRIOR_BLUR_PX, 0))
         prior = np.maximum(prior, PRIOR_FLOOR)
         posterior = prior / prior.sum(axis=-1, keepdims=True)
@@ -201,6 +210,25 @@ class _Guess:
             best = [self._climb(k, poses[n], score) for score, n in scored[:VOTERS]]
             self._poses[k] = best + [poses[n] for _, n in scored[VOTERS : 4 * VOTERS]]
 
+    def tells_bone(self) -> bool:
+        """Whether the intensities of bone and of soft tissue inside the body have little in common."""
+        bins, posterior = self._bins[self._mask], self._posterior[self._mask]
+        soft, bone = (
+            np.bincount(bins, weights=posterior[:, tissue], minlength=BINS)
+            for tissue in (self._tissue_count - 2, self._tissue_count - 1)
+        )
+        common = np.minimum(soft / max(soft.sum(), 1e-6), bone / max(bone.sum(), 1e-6)).sum()
+        return bool(common < self._known.bent_below)
+
+    def bend(self) -> None:
+        """Bend the voters onto the posterior."""
+        scale = np.linspace(-1, 1, self._tissue_count, dtype=np.float32)
+        bent = []
+        for k, posterior in enumerate(self._posterior):
+            voters = self._voters(k)
+            bent.append(bent_onto(posterior @ scale, voters, scale[np.searchsorted(self._limits, voters, "right")]))
+        self._bent = bent
+
     def values(self) -> Volume:
         """Likeliest tissue of each pixel as a CT value, from the voters that have it."""
         smooth = ndimage.gaussian_filter(self._posterior, (0, POSTERIOR_BLUR_PX, POSTERIOR_BLUR_PX, 0))
@@ -212,11 +240,10 @@ class _Guess:
         lowest = float(min(atlas.ct.min() for atlas in self._atlases))
         result = np.empty(self._mask.shape, np.float32)
         by_level = LevelValues(self._limits, self._known.by_level)
-        for k, poses in enumerate(self._poses):
-            voters = [self._laid(pose) for pose in poses[:VOTERS]]
-            warped = np.stack(voters) if voters else np.empty((0, *tissue[k].shape), np.float32)
-            result[k] = by_place(warped, tissue[k], self._limits, typical)
-            by_level.add(warped[:, self._near[k]], tissue[k][self._near[k]], self._mr_units[k][self._near[k]])
+        for k in range(len(result)):
+            voters = self._voters(k)
+            result[k] = by_place(voters, tissue[k], self._limits, typical)
+            by_level.add(voters[:, self._near[k]], tissue[k][self._near[k]], self._mr_units[k][self._near[k]])
         by_level.fill(result, tissue, self._mr_units)
         result = np.where(self._near, result, lowest)
         return ndimage.gaussian_filter(result, (0, self._known.spread_px, self._known.spread_px)).astype(np.float32)
@@ -237,6 +264,13 @@ class _Guess:
                     for mirrored in (False, True)
                 ]
         return poses
+
+    def _voters(self, k: int) -> Volume:
+        """CT values of the best atlas slices where they lie, (V, H, W)."""
+        if self._bent:
+            return self._bent[k]
+        laid = [self._laid(pose) for pose in self._poses[k][:VOTERS]]
+        return np.stack(laid) if laid else np.empty((0, *self._mask.shape[1:]), np.float32)
 
     def _laid(self, pose: _Pose, step: int = 1) -> Volume:
         """An atlas slice in its pose, every ``step``-th pixel."""

@@ -1,9 +1,12 @@
 """Weak labels on heads of ellipses: skulls land where they belong although no CT of the subject is seen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.train import weak_labels
 from pipeline.train.weak_labels import Atlas, weak_ct, weak_labels_of
 from tests.pipeline.train.conftest import volume_set
 
@@ -62,6 +65,20 @@ def test_what_is_bright_is_never_air_in_hounsfield_units():
     guess = weak_ct(mr, body, [Atlas(other[1], other[1] > -1000) for other in others], "HU")
     assert ear.sum() > 100
     assert (guess[ear] > -300).mean() > 0.95
+
+
+@pytest.mark.parametrize(("brain", "bent"), [(0.4, True), (-0.85, False)])
+def test_slices_are_bent_where_the_mr_tells_bone_from_soft_tissue(brain, bent, monkeypatch):
+    """Where soft tissue is as dark as bone, nothing tells where to."""
+    mr, ct, body, _ = head(25, 20, 3, 9, "HU")
+    mr = np.where(ct == 40, np.float32(brain) + np.random.default_rng(1).normal(0, 0.03, mr.shape), mr)
+    others = [head(*shape, seed, "HU") for seed, shape in enumerate(SHAPES)]
+    atlases = [Atlas(other[1], other[1] > -1000) for other in others]
+    guess = weak_ct(mr.astype(np.float32), body, atlases, "HU")
+    known = weak_labels._KNOWN
+    monkeypatch.setitem(known, "HU", replace(known["HU"], bent_below=0.0))
+    straight = weak_ct(mr.astype(np.float32), body, atlases, "HU")
+    assert np.array_equal(guess, straight) is not bent
 
 
 def test_the_own_ct_of_a_subject_is_never_an_atlas(tmp_path, monkeypatch):
