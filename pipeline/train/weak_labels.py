@@ -69,6 +69,9 @@ DARKNESS = 0.25
 STAYING_DARK = 0.15
 """The same of what stays dark, as a factor of every later likelihood."""
 
+BENT_BONE = 1.5
+"""Factor of the posterior of bone after bending: what is smoothed above is taken from thin bone above all."""
+
 ATLASES = 8
 """CTs that are tried for one MR, the first ones of the set."""
 
@@ -232,6 +235,8 @@ class _Guess:
     def values(self) -> Volume:
         """Likeliest tissue of each pixel as a CT value, from the voters that have it."""
         smooth = ndimage.gaussian_filter(self._posterior, (0, POSTERIOR_BLUR_PX, POSTERIOR_BLUR_PX, 0))
+        if self._bent:
+            smooth[..., -1] *= BENT_BONE
         tissue = smooth.argmax(axis=-1)
         everything = np.concatenate([atlas.ct[atlas.mask] for atlas in self._atlases])
         kinds = np.searchsorted(self._limits, everything, side="right")
