@@ -65,7 +65,8 @@ def test_resamples_scored_in_parts_equal_those_scored_at_once(draws, monkeypatch
     seeds = [arm(study, 1, seed) for seed in range(2)]
     whole = Utility({"real": seeds}, []).resampled("real", study, 50, 0)
     monkeypatch.setattr(utility_scores, "_VALUES_AT_ONCE", 7 * 60)
-    assert np.array_equal(Utility({"real": seeds}, []).resampled("real", study, 50, 0), whole, equal_nan=True)
+    parts = Utility({"real": seeds}, []).resampled("real", study, 50, 0)
+    np.testing.assert_allclose(parts, whole, rtol=1e-14)  # some processors sum a shorter stack in another order
 
 
 def test_seeds_that_disagree_widen_the_interval(draws):
