@@ -1,6 +1,8 @@
 """Volumes on another grid: interpolation, and the blur that sampling more coarsely needs."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,3 +90,19 @@ def _matched_blur(image: "SimpleITK.Image", factors: Affine) -> "SimpleITK.Image
             sigma[axis] = float(value)
             image = SimpleITK.DiscreteGaussian(image, sigma, maximumKernelWidth=64, maximumError=[0.005] * 3)
     return image
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """SimpleITK on one thread: sums over several differ in their last digits from run to run.
+
+    Filters inside a filter follow the default alone, and on small planes several threads only wait for each other.
+    """
+    import SimpleITK
+
+    before = SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(before)

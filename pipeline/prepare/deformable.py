@@ -33,8 +33,8 @@ from pipeline.prepare.registration import (
     clipped_ct,
     clipped_mr,
     near_body,
-    one_thread,
 )
+from pipeline.resampling import one_thread
 
 CONTROL_SPACING_MM = 60.0
 """Distance of control points: a head has about 250. Closer ones were no better."""

@@ -9,8 +9,7 @@ once its affine is multiplied by the inverse.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ import SimpleITK as sitk
 
 from pipeline.geometry import Affine, Geometry, geometry_with_spacing
 from pipeline.prepare.bend import Bend
-from pipeline.resampling import resample
+from pipeline.resampling import one_thread, resample
 
 Volume = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -92,17 +91,6 @@ class Transform:
         moved = inverse(self.rigid) @ affine
         bent = None if self.bend is None else self.bend.on(target)
         return resample(ct.astype(np.float32), moved, target, fill=fill, antialias=True, displacement_mm=bent)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """SimpleITK on one thread: sums over several differ in their last digits from run to run."""
-    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def register(mr: Side, ct: Side, *, same_frame: bool) -> Transform:

@@ -20,9 +20,9 @@ from pipeline.prepare.registration import (
     displaced,
     inverse,
     mutual_information,
-    one_thread,
     refine,
 )
+from pipeline.resampling import one_thread
 from pipeline.settings import RegistrationLimits
 
 RESTART_SHIFT_MM, RESTART_DEGREES = 10.0, 6.0

@@ -2,15 +2,14 @@
 
 Thirion 1998, "Image matching as a diffusion process"; Vercauteren 2009, "Diffeomorphic demons", section 2.2. Both
 sides are maps of tissue, never intensities of two modalities. Slices are matched at half resolution: at full
-resolution the guess was no better, at three times the time.
+resolution the guess was no better, at four times the time.
 """
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+
+from pipeline.resampling import one_thread
 
 Plane = npt.NDArray[np.float32]
 
@@ -34,7 +33,7 @@ def bent_onto(target: Plane, slices: npt.NDArray[np.float32], maps: npt.NDArray[
     """
     coarse, places = _coarse(target), np.indices(target.shape, np.float64)
     bent = np.empty_like(slices)
-    with _one_thread():
+    with one_thread():
         for plane, moving, result in zip(slices, maps, bent, strict=True):
             origins = places + _displacement(coarse, _coarse(moving), places)
             ndimage.map_coordinates(plane, origins, result, order=1, mode="nearest")
@@ -56,19 +55,6 @@ def _displacement(target: Plane, moving: Plane, places: npt.NDArray[np.float64])
             for axis in (1, 0)
         ]
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Filters inside a filter follow the default alone, and on planes this small threads only wait for each other."""
-    import SimpleITK
-
-    before = SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        yield
-    finally:
-        SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def _coarse(plane: Plane) -> Plane:
